@@ -1,0 +1,689 @@
+"""Methods and models as data. The pages draw their controls from these rows; tests run every row.
+
+Adding a method is one module and one `MethodSpec`; adding a shipped model is one weights file and one
+`ModelSpec`. Importing this module loads no torch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from backend.contracts import Params, ParamValue
+from backend.errors import BadInput
+
+
+# ----------------------------------------------------------------- parameters
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One parameter of a method: its type, range, default, and a sentence of help.
+
+    `default=None` with `kind` "int" or "float" means "chosen from the input"; `auto_help` says how.
+    """
+
+    name: str
+    title: str
+    symbol: str  # as in the paper
+    kind: Literal["int", "float", "bool", "choice"]
+    default: ParamValue
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    advanced: bool = False
+    optional: bool = False  # None is a value of its own
+    auto_help: str = ""
+
+    def check(self, value: Any) -> ParamValue:
+        """Bring a value to this parameter's type.
+
+        Raises: BadInput: a wrong type, or out of range; the sentence names both ends.
+        """
+        if value is None:
+            if self.optional:
+                return None
+            raise BadInput(f"{self.name} is null; expected {self.expected()}", self.name)
+        if self.kind == "bool":
+            if isinstance(value, bool):
+                return value
+        elif self.kind == "choice":
+            if value in self.choices:
+                return value
+        elif not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
+            whole = float(value).is_integer()
+            in_range = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+            if in_range and (self.kind == "float" or whole):
+                return float(value) if self.kind == "float" else int(value)
+        raise BadInput(f"{self.name} is {value!r}; expected {self.expected()}", self.name)
+
+    def expected(self) -> str:
+        if self.kind == "bool":
+            return "true or false"
+        if self.kind == "choice":
+            return "one of " + ", ".join(self.choices)
+        kind = "a whole number" if self.kind == "int" else "a number"
+        return f"{kind} in {self.low:g}..{self.high:g}" + (" or null" if self.optional else "")
+
+
+def n_steps(default: int, help: str = "Points at which the gradient is taken along the path.") -> ParamSpec:
+    return ParamSpec("n_steps", "Steps", "m", "int", default, help, low=1, high=1000)
+
+
+def samples(default: int, help: str, symbol: str = "n") -> ParamSpec:
+    return ParamSpec("samples", "Samples", symbol, "int", default, help, low=2, high=20000)
+
+
+LAYER = ParamSpec(
+    "depth",
+    "Layer",
+    "l",
+    "int",
+    0,
+    "Which spatial layer the map is read from: 0 is the last one, 1 the one before, and so on.",
+    low=0,
+    high=50,
+    advanced=True,
+)
+
+
+# ----------------------------------------------------------------- methods
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """An attribution method as data."""
+
+    key: str
+    title: str
+    group: Literal["path", "gradient", "propagation", "activation", "perturbation", "region"]
+    implementation: str  # "module:function", imported when first used
+    source: str
+    summary: str  # one sentence
+    equation: str  # LaTeX
+    limits: str  # what it cannot do, one sentence
+    params: tuple[ParamSpec, ...] = ()
+    signed: bool = True
+    unit: str = "logit"
+    complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
+    uses_baseline: bool = False
+    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head", "relu_modules"
+    family: str = "path_attribution"
+
+    def param(self, name: str) -> ParamSpec:
+        for spec in self.params:
+            if spec.name == name:
+                return spec
+        names = ", ".join(spec.name for spec in self.params) or "no parameters"
+        raise BadInput(f"{self.key} has no parameter {name!r}; it has {names}", name)
+
+    def complete_params(self, given: Params | Mapping[str, Any]) -> Params:
+        """All parameters, checked, defaults filled in, sorted: equal settings are equal requests.
+
+        Raises: BadInput: an unknown name, a wrong type or a value out of range.
+        """
+        values = dict(given)
+        for name in values:
+            self.param(name)
+        return tuple(
+            sorted(
+                (spec.name, spec.check(values[spec.name]) if spec.name in values else spec.default)
+                for spec in self.params
+            )
+        )
+
+
+_STEP_SIZE = ParamSpec(
+    "s",
+    "Pixels per step",
+    "s",
+    "int",
+    None,
+    "How many pixels the greedy path moves at a time.",
+    low=1,
+    high=65536,
+    optional=True,
+    auto_help="10 up to 32 x 32 pixels, else one pixel in 49 (1024 at 224 x 224)",
+)
+_DIRECTION_WEIGHT = "Weight of the image-to-baseline direction; the other direction has 1 - w."
+_UNITS = ParamSpec(
+    "coordinates",
+    "Coordinates",
+    "",
+    "choice",
+    "pixels",
+    "Whether a step moves whole pixels (gradient times distance summed over channels) or single values.",
+    choices=("pixels", "values"),
+    advanced=True,
+)
+_SELECT = ParamSpec(
+    "select",
+    "Choice rule",
+    "",
+    "choice",
+    "signed",
+    "Differs from the slides' box, which takes the largest absolute value ('absolute'): 'signed' takes what "
+    "raises the score most on the way to the image and lowers it most on the way to the baseline; 'random' is a control.",
+    choices=("signed", "absolute", "random"),
+    advanced=True,
+)
+_INTEGRATOR = dict(
+    name="integrator",
+    title="Integrator",
+    symbol="",
+    kind="choice",
+    help="left: gradient at the step's start (the slides); trapezoid: mean of both ends; corrected: trapezoid, "
+    "then the step's residual is spread over what moved, so that the sum is exact.",
+    choices=("left", "trapezoid", "corrected"),
+    advanced=True,
+)
+
+SAMP = MethodSpec(
+    key="samp",
+    title="SAMP",
+    group="path",
+    implementation="backend.path_attribution.samp:attribute",
+    source="Zhang et al., Salient Manipulation Path, ICLR 2024 (from the slides' Eq. 11; no public code)",
+    summary="Integrates the gradient along the path that changes the score as early as possible.",
+    equation=r"a = \sum_k \nabla f(\gamma_k) \odot (\gamma_{k+1} - \gamma_k)",
+    limits="With the left rule and large steps the sum is far from the score's change; see the completeness gap.",
+    params=(
+        _STEP_SIZE,
+        ParamSpec(
+            "eta",
+            "Step bound",
+            "\\eta",
+            "float",
+            None,
+            "Infinitesimal constraint: largest L1 length of a step, as a fraction of the whole way; empty: none. "
+            "Differs from the slides, which give it in absolute units.",
+            low=0.001,
+            high=1.0,
+            optional=True,
+        ),
+        ParamSpec(
+            "lam",
+            "Momentum",
+            "\\lambda",
+            "float",
+            0.0,
+            "Running average of the gradient that chooses the pixels (not of what is integrated).",
+            low=0.0,
+            high=0.99,
+        ),
+        ParamSpec("w", "Direction weight", "w", "float", 0.5, _DIRECTION_WEIGHT, low=0.0, high=1.0),
+        ParamSpec(default="left", **_INTEGRATOR),
+        _SELECT,
+        _UNITS,
+    ),
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+SAMP_PLUS = MethodSpec(
+    key="samp++",
+    title="SAMP++",
+    group="path",
+    implementation="backend.path_attribution.samp:attribute",
+    source="Zhang et al., Salient Manipulation Path, ICLR 2024; integrator and direction weight are ours",
+    summary="SAMP in small steps with momentum; each step is corrected, so that the sum is exact.",
+    equation=r"A = w\,A_{del} + (1 - w)\,A_{ins}",
+    limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not explain.",
+    params=(
+        _STEP_SIZE,
+        ParamSpec(
+            "eta",
+            "Step bound",
+            "\\eta",
+            "float",
+            0.02,
+            "Infinitesimal constraint: largest L1 length of a step, as a fraction of the whole way; empty: none. "
+            "Smaller is better and costs about 1/eta steps in each direction.",
+            low=0.001,
+            high=1.0,
+            optional=True,
+        ),
+        ParamSpec(
+            "lam",
+            "Momentum",
+            "\\lambda",
+            "float",
+            0.5,
+            "Running average of the gradient that chooses the pixels (not of what is integrated).",
+            low=0.0,
+            high=0.99,
+        ),
+        ParamSpec("w", "Direction weight", "w", "float", 1 / 3, _DIRECTION_WEIGHT, low=0.0, high=1.0),
+        ParamSpec(default="corrected", **_INTEGRATOR),
+        _SELECT,
+        _UNITS,
+    ),
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+INTEGRATED_GRADIENTS = MethodSpec(
+    key="ig",
+    title="Integrated Gradients",
+    group="path",
+    implementation="backend.path_attribution.integrated_gradients:attribute",
+    source="Sundararajan et al., Axiomatic Attribution for Deep Networks, arXiv:1703.01365",
+    summary="Averages the gradient on the straight line from the baseline to the image.",
+    equation=r"a_j = (x_j - x^0_j) \int_0^1 \partial_j f(x^0 + t(x - x^0))\,dt",
+    limits="What equals the baseline (black strokes on a black baseline) gets nothing, however much it matters.",
+    params=(
+        n_steps(50),
+        ParamSpec(
+            "rule",
+            "Quadrature",
+            "",
+            "choice",
+            "midpoint",
+            "Where on the line the gradients are taken.",
+            choices=("midpoint", "gauss-legendre"),
+            advanced=True,
+        ),
+    ),
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+BLUR_IG = MethodSpec(
+    key="blur-ig",
+    title="Blur IG",
+    group="path",
+    implementation="backend.path_attribution.blur_ig:attribute",
+    source="Xu et al., Attribution in Scale and Space, arXiv:2004.03383",
+    summary="Integrates the gradient while the image comes out of a blur: no baseline to choose.",
+    equation=r"a = -\int_0^{\sigma_{max}} \nabla f(L_\sigma) \odot \partial_\sigma L_\sigma\,d\sigma",
+    limits="Sums to the change from the most blurred image, not from the chosen baseline.",
+    params=(
+        n_steps(50),
+        ParamSpec(
+            "max_sigma",
+            "Largest blur",
+            "\\sigma_{max}",
+            "float",
+            None,
+            "Standard deviation of the strongest blur, in pixels.",
+            low=0.5,
+            high=200.0,
+            optional=True,
+            auto_help="10 up to 64 x 64 pixels, else 50",
+        ),
+    ),
+    complete=True,
+    needs=frozenset({"gradient"}),
+)
+
+GUIDED_IG = MethodSpec(
+    key="guided-ig",
+    title="Guided IG",
+    group="path",
+    implementation="backend.path_attribution.guided_ig:attribute",
+    source="Kapishnikov et al., Guided Integrated Gradients, arXiv:2106.09788",
+    summary="Moves first the pixels whose gradient is small, so that noise on the way counts less.",
+    equation=r"\gamma_{k+1} = \gamma_k + \Delta\ \text{on}\ \{j : |\partial_j f(\gamma_k)| \le q_p\}",
+    limits="The path depends on the model, so two models are not compared on the same path.",
+    params=(
+        n_steps(50),
+        ParamSpec(
+            "fraction",
+            "Fraction moved",
+            "p",
+            "float",
+            0.25,
+            "Share of the values with the smallest gradients that move in a step.",
+            low=0.01,
+            high=1.0,
+        ),
+        ParamSpec(
+            "max_dist",
+            "Largest distance",
+            "",
+            "float",
+            0.02,
+            "How far the path may stray from the straight line, as a fraction of its length (anchors).",
+            low=0.0,
+            high=1.0,
+            advanced=True,
+        ),
+    ),
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+SMOOTHGRAD = MethodSpec(
+    key="smoothgrad",
+    title="SmoothGrad",
+    group="gradient",
+    implementation="backend.path_attribution.gradients:smoothgrad",
+    source="Smilkov et al., SmoothGrad, arXiv:1706.03825",
+    summary="Averages the gradient over noisy copies of the image.",
+    equation=r"a = \tfrac1n \sum_i \nabla f(x + \varepsilon_i)",
+    limits="A sensitivity, not a share of the score: nothing sums to anything.",
+    params=(
+        samples(50, "Noisy copies of the image."),
+        ParamSpec(
+            "noise",
+            "Noise",
+            "\\sigma",
+            "float",
+            0.15,
+            "Standard deviation of the noise, as a fraction of the image's range.",
+            low=0.0,
+            high=1.0,
+        ),
+    ),
+    unit="logit per unit of intensity",
+    needs=frozenset({"gradient"}),
+)
+
+SALIENCY = MethodSpec(
+    key="saliency",
+    title="Saliency",
+    group="gradient",
+    implementation="backend.path_attribution.gradients:saliency",
+    source="Simonyan et al., Deep Inside Convolutional Networks, arXiv:1312.6034",
+    summary="The gradient of the score at the image.",
+    equation=r"a = \nabla f(x)",
+    limits="Local: says what a tiny change would do, not what is there. Differs from the paper: the sign is kept.",
+    unit="logit per unit of intensity",
+    needs=frozenset({"gradient"}),
+)
+
+INPUT_X_GRADIENT = MethodSpec(
+    key="input-x-gradient",
+    title="Input × gradient",
+    group="gradient",
+    implementation="backend.path_attribution.gradients:input_x_gradient",
+    source="Shrikumar et al., Not Just a Black Box, arXiv:1605.01713",
+    summary="Gradient times distance from the baseline: the first-order guess of the score's change.",
+    equation=r"a = \nabla f(x) \odot (x - x^0)",
+    limits="Complete for linear models only.",
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+DEEPLIFT = MethodSpec(
+    key="deeplift",
+    title="DeepLIFT",
+    group="propagation",
+    implementation="backend.path_attribution.propagation:deeplift",
+    source="Shrikumar et al., Learning Important Features, arXiv:1704.02685 (rescale rule, captum)",
+    summary="Propagates differences from the baseline back through the layers.",
+    equation=r"\sum_j a_j = f(x) - f(x^0)",
+    limits="Needs one ReLU module per use; functional nonlinearities break completeness, which is then said.",
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient", "relu_modules"}),
+)
+
+LRP = MethodSpec(
+    key="lrp",
+    title="LRP",
+    group="propagation",
+    implementation="backend.path_attribution.propagation:lrp",
+    source="Bach et al., On Pixel-Wise Explanations, PLoS ONE 2015 (zennit)",
+    summary="Hands the score back layer by layer in proportion to each input's part in it.",
+    equation=r"R_j = \sum_k \frac{z_{jk}}{\sum_{j'} z_{j'k} + \epsilon} R_k",
+    limits="The rules were made for ReLU networks; attention and normalisation layers pass gradients.",
+    params=(
+        ParamSpec(
+            "composite",
+            "Rules",
+            "",
+            "choice",
+            "epsilon-plus",
+            "Which rule each kind of layer gets (zennit's composites).",
+            choices=("epsilon-plus", "epsilon", "epsilon-alpha2-beta1", "gamma"),
+        ),
+        ParamSpec(
+            "epsilon",
+            "Stabiliser",
+            "\\epsilon",
+            "float",
+            1e-6,
+            "Keeps small denominators from exploding.",
+            low=1e-9,
+            high=1.0,
+            advanced=True,
+        ),
+    ),
+    needs=frozenset({"gradient", "relu_modules"}),
+)
+
+LIME = MethodSpec(
+    key="lime",
+    title="LIME",
+    group="perturbation",
+    implementation="backend.path_attribution.lime:attribute",
+    source="Ribeiro et al., Why Should I Trust You?, arXiv:1602.04938 (captum)",
+    summary="Fits a sparse linear model to the score with superpixels switched on and off.",
+    equation=r"\min_w \sum_i \pi_i (f(x \odot z_i) - w^\top z_i)^2 + \alpha\|w\|_1",
+    limits="As coarse as its superpixels; different seeds give different maps when samples are few.",
+    params=(
+        samples(300, "Random patterns of superpixels."),
+        ParamSpec(
+            "segments", "Superpixels", "", "int", 50, "How many superpixels SLIC is asked for.", low=2, high=1000
+        ),
+        ParamSpec(
+            "alpha",
+            "Sparsity",
+            "\\alpha",
+            "float",
+            0.01,
+            "Lasso penalty of the linear model.",
+            low=0.0,
+            high=10.0,
+            advanced=True,
+        ),
+    ),
+    uses_baseline=True,
+)
+
+CAM = MethodSpec(
+    key="cam",
+    title="CAM",
+    group="activation",
+    implementation="backend.path_attribution.cam:cam",
+    source="Zhou et al., Learning Deep Features for Discriminative Localization, arXiv:1512.04150",
+    summary="Weights the last feature maps by the classifier's weights for the class.",
+    equation=r"a = \sum_k w^c_k A^k",
+    limits="Only for networks whose last layer is linear on globally pooled features.",
+    needs=frozenset({"spatial_layer", "gap_head"}),
+)
+
+GRAD_CAM = MethodSpec(
+    key="grad-cam",
+    title="Grad-CAM",
+    group="activation",
+    implementation="backend.path_attribution.cam:grad_cam",
+    source="Selvaraju et al., Grad-CAM, arXiv:1610.02391",
+    summary="Weights feature maps by their mean gradient, and keeps what speaks for the class.",
+    equation=r"a = \mathrm{ReLU}\Big(\sum_k \overline{\partial f / \partial A^k}\, A^k\Big)",
+    limits="As coarse as its layer; what speaks against the class is cut off.",
+    params=(LAYER,),
+    signed=False,
+    needs=frozenset({"gradient", "spatial_layer"}),
+)
+
+GRAD_CAM_PLUS = MethodSpec(
+    key="grad-cam++",
+    title="Grad-CAM++",
+    group="activation",
+    implementation="backend.path_attribution.cam:grad_cam_plus",
+    source="Chattopadhay et al., Grad-CAM++, arXiv:1710.11063",
+    summary="Grad-CAM with weights that count several instances of the class.",
+    equation=r"w_k = \sum_{ij} \alpha^k_{ij}\,\mathrm{ReLU}(\partial f / \partial A^k_{ij})",
+    limits="Its weights assume an exponential last layer; in practice close to Grad-CAM.",
+    params=(LAYER,),
+    signed=False,
+    needs=frozenset({"gradient", "spatial_layer"}),
+)
+
+RISE = MethodSpec(
+    key="rise",
+    title="RISE",
+    group="perturbation",
+    implementation="backend.path_attribution.rise:attribute",
+    source="Petsiuk et al., RISE, arXiv:1806.07421",
+    summary="Averages random soft masks, each weighted by the class probability it leaves.",
+    equation=r"a = \frac{1}{n p} \sum_i P(c \mid x \odot M_i)\, M_i",
+    limits="Noisy with few masks; blobs no finer than the mask's grid.",
+    params=(
+        samples(500, "Random masks.", symbol="N"),
+        ParamSpec("grid", "Mask grid", "h", "int", 7, "Cells per side before the mask is enlarged.", low=2, high=64),
+        ParamSpec("keep", "Kept share", "p", "float", 0.5, "Chance that a cell stays visible.", low=0.05, high=0.95),
+    ),
+    signed=False,
+    unit="probability",
+    uses_baseline=True,
+)
+
+XRAI = MethodSpec(
+    key="xrai",
+    title="XRAI",
+    group="region",
+    implementation="backend.path_attribution.xrai:attribute",
+    source="Kapishnikov et al., XRAI, arXiv:1906.02825",
+    summary="Ranks over-segmented regions by the density of their Integrated Gradients.",
+    equation=r"r^\ast = \arg\max_r \tfrac{1}{|r|}\sum_{j \in r} a^{IG}_j",
+    limits="Regions are found by edges, not by the model; within a region all pixels are equal.",
+    params=(
+        n_steps(50),
+        ParamSpec(
+            "baselines",
+            "Baselines",
+            "",
+            "choice",
+            "black+white",
+            "The paper averages black and white; 'chosen' takes the page's baseline.",
+            choices=("black+white", "chosen"),
+        ),
+        ParamSpec(
+            "min_pixels",
+            "Smallest region",
+            "",
+            "int",
+            None,
+            "Regions smaller than this are not ranked.",
+            low=1,
+            high=10000,
+            advanced=True,
+            optional=True,
+            auto_help="a 1/2500 of the image, at least 1",
+        ),
+    ),
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+)
+
+METHODS: dict[str, MethodSpec] = {
+    spec.key: spec
+    for spec in (
+        SAMP_PLUS,
+        SAMP,
+        INTEGRATED_GRADIENTS,
+        BLUR_IG,
+        GUIDED_IG,
+        SMOOTHGRAD,
+        DEEPLIFT,
+        LRP,
+        LIME,
+        CAM,
+        GRAD_CAM,
+        GRAD_CAM_PLUS,
+        RISE,
+        XRAI,
+        SALIENCY,
+        INPUT_X_GRADIENT,
+    )
+}
+
+
+def method(key: str, family: str = "path_attribution") -> MethodSpec:
+    """The row of a method. Raises: BadInput: no such key; the sentence lists those there are."""
+    spec = METHODS.get(key)
+    if spec is None or spec.family != family:
+        raise BadInput(f"unknown method {key!r}; one of {', '.join(METHODS)}", "method")
+    return spec
+
+
+# ----------------------------------------------------------------- families: one page each
+@dataclass(frozen=True, slots=True)
+class FamilySpec:
+    """A page of Prism: what it answers, and for whom."""
+
+    key: str
+    title: str
+    question: str
+    page: str  # file under pages/
+    url_path: str
+
+
+FAMILIES: dict[str, FamilySpec] = {
+    "path_attribution": FamilySpec(
+        key="path_attribution",
+        title="Attribution compare",
+        question="Which pixels made the classifier say this class, and do two methods agree?",
+        page="path_attribution.py",
+        url_path="path-attribution",
+    ),
+}
+
+
+# ----------------------------------------------------------------- baselines
+BASELINES = ("black", "white", "grey", "mean", "noise", "blur:SIGMA")
+
+
+def check_baseline(name: str) -> str:
+    """A baseline's name, with the number of `blur:SIGMA` checked (sigma in pixels, 0.1..200).
+
+    Raises: BadInput: not one of `BASELINES`.
+    """
+    if name in BASELINES and name != "blur:SIGMA":
+        return name
+    if isinstance(name, str) and name.startswith("blur:"):
+        try:
+            sigma = float(name.removeprefix("blur:"))
+        except ValueError:
+            sigma = math.nan
+        if 0.1 <= sigma <= 200.0:
+            return f"blur:{sigma:g}"
+    raise BadInput(f"unknown baseline {name!r}; one of {', '.join(BASELINES)} (SIGMA in pixels, 0.1..200)", "baseline")
+
+
+# ----------------------------------------------------------------- models
+Source = Literal["embedded", "hub", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as data: where its weights come from and what it expects."""
+
+    key: str
+    title: str
+    architecture: str  # "prism:NAME", "torchvision:NAME", "timm:NAME", "pt2"
+    source: Source
+    labels: tuple[str, ...]
+    input_size: tuple[int, int]  # height, width
+    weights: str = ""  # embedded: file under assets/weights; local: path; hub: empty, the name says it
+    sha256: str = ""  # of the weights file, checked on loading (embedded)
+    task: str = "classification"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    fit: Literal["crop", "pad", "stretch"] = "crop"  # how another shape of image is brought to input_size
+    layers: tuple[tuple[str, str], ...] = ()  # ("cam", "layer4"): defaults per method
+    licence: str = ""
+    summary: str = ""
+    card: str = ""  # file under assets/weights
+    examples: tuple[str, ...] = ()  # keys of ExampleSpec rows that suit it, best first
+    options: tuple[tuple[str, ParamValue], ...] = field(default=())  # of a "prism:" architecture
+
+    @property
+    def n_channels(self) -> int:
+        return 1 if self.channels == "L" else 3
