@@ -1,0 +1,295 @@
+"""Path attribution requests: ids to tensors, pure functions, tensors to a numpy result."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.catalog import MethodSpec, check_baseline, method
+from backend.contracts import (
+    AttributionRequest,
+    FaithfulnessRequest,
+    PathRequest,
+    PredictionRequest,
+    Provenance,
+    RandomisationRequest,
+    Request,
+    Result,
+    SensitivityRequest,
+)
+from backend.errors import BadInput, ModelFault
+from backend.models.classifier import LoadedClassifier
+from backend.models.inputs import to_model_input
+from backend.path_attribution.baselines import make_baseline
+from backend.path_attribution.problem import Explanation, Problem
+from backend.runtime import Chunks, PassCounter, watch
+from backend.service import Context
+from backend.versions import versions
+
+TOP_CLASSES = 5
+
+
+# ----------------------------------------------------------------- checking
+def prepare(context: Context, request: Request) -> tuple[Request, str]:
+    """The request in canonical form (all parameters present, baselines spelled alike) and its model's digest.
+
+    Raises: BadInput: unknown model, method, parameter or baseline; a value out of range; a picture not held.
+    """
+    request = _canonical(request, context)
+    first = getattr(request, "attributions", (getattr(request, "attribution", request),))[0]
+    context.image(first.image_id)
+    return request, context.model(first.model).digest
+
+
+def _canonical(request: Request, context: Context) -> Request:
+    if isinstance(request, AttributionRequest):
+        return dataclasses.replace(
+            request,
+            params=method(request.method).complete_params(request.params),
+            baseline=_canonical_baselines(request),
+        )
+    changes: dict[str, Any] = {}
+    if hasattr(request, "attribution"):
+        changes["attribution"] = _canonical(request.attribution, context)
+    if hasattr(request, "attributions"):
+        changes["attributions"] = tuple(_canonical(item, context) for item in request.attributions)
+        _check_same_problem(changes["attributions"], context.runtime.limits.max_methods)
+    if hasattr(request, "baseline"):
+        changes["baseline"] = check_baseline(request.baseline)
+    _check_ranges(request, context)
+    return dataclasses.replace(request, **changes)
+
+
+def _canonical_baselines(request: AttributionRequest) -> tuple[str, ...]:
+    if not method(request.method).uses_baseline:
+        return ("black",)  # not used: must not tell equal requests apart
+    names = (request.baseline,) if isinstance(request.baseline, str) else request.baseline
+    if not 1 <= len(names) <= 8:
+        raise BadInput(f"{len(names)} baselines; choose 1 to 8", "baseline")
+    return tuple(sorted({check_baseline(name) for name in names}))
+
+
+def _check_same_problem(requests: tuple[AttributionRequest, ...], max_methods: int) -> None:
+    if not 1 <= len(requests) <= max_methods:
+        raise BadInput(f"{len(requests)} attributions; between 1 and {max_methods} stand side by side", "attributions")
+    if len({(r.image_id, r.model, r.target) for r in requests}) > 1:
+        raise BadInput("the attributions are not of one image, model and target", "attributions")
+
+
+def _check_ranges(request: Request, context: Context) -> None:
+    ranges = {
+        "steps": (2, 1000),
+        "subsets": (3, 10_000),
+        "max_layers": (1, 100),
+        "frames": (2, context.runtime.limits.max_path_frames),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(request, name, None)
+        if value is not None and not low <= value <= high:
+            raise BadInput(f"{name} is {value}; expected {low}..{high}", name)
+    for fraction in getattr(request, "fractions", ()):
+        if not 0.0 < fraction < 1.0:
+            raise BadInput(f"a subset fraction is {fraction}; expected more than 0 and less than 1", "fractions")
+
+
+# ----------------------------------------------------------------- dispatch
+def run(context: Context, request: Request) -> Result:
+    """Answer a canonical request of this family. The caller holds the device's lock."""
+    return _RUNNERS[type(request)](context, request)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One image before one model: what every request of this family starts from."""
+
+    loaded: LoadedClassifier
+    pixels: Tensor  # (1, C, H, W) in [0, 1], on the device
+    logits: Tensor  # (classes,)
+    target: int
+
+    @property
+    def targets(self) -> Tensor:
+        return torch.tensor([self.target], device=self.pixels.device)
+
+
+def _scene(context: Context, image_id: str, model: str, target: int | None) -> Scene:
+    loaded = context.model(model)
+    pixels = to_model_input(context.image(image_id), loaded.spec).to(context.runtime.device, context.runtime.dtype)
+    with torch.no_grad():
+        logits = loaded.module(pixels)[0]
+    return Scene(loaded, pixels, logits, loaded.check_target(target, logits))
+
+
+def _problem(context: Context, scene: Scene, baselines: Tensor, seed: int) -> Problem:
+    return Problem(
+        model=scene.loaded.module,
+        images=scene.pixels,
+        baselines=baselines,
+        targets=scene.targets,
+        generator=context.runtime.generator(seed),
+        chunks=Chunks(context.runtime.chunk_size(*scene.pixels.shape[-2:])),
+        on_step=context.on_step,
+    )
+
+
+def _provenance(context: Context, scene: Scene, passes: PassCounter, notes: list[str]) -> Provenance:
+    return Provenance(
+        model_digest=scene.loaded.digest,
+        device=context.runtime.describe(),
+        dtype=str(context.runtime.dtype).removeprefix("torch."),
+        forward_passes=passes.forward,
+        backward_passes=passes.backward,
+        versions=versions(),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+# ----------------------------------------------------------------- prediction
+def _predict(context: Context, request: PredictionRequest) -> Result:
+    scene = _scene(context, request.image_id, request.model, None)
+    probabilities = scene.logits.softmax(0)
+    top = scene.logits.topk(min(TOP_CLASSES, len(scene.logits))).indices.tolist()
+    classes = [
+        {
+            "target": target,
+            "label": scene.loaded.label(target),
+            "logit": float(scene.logits[target]),
+            "probability": float(probabilities[target]),
+        }
+        for target in top
+    ]
+    return Result(
+        request=request,
+        arrays={
+            "pixels": to_numpy(scene.pixels[0].permute(1, 2, 0)),  # what the model looked at, (H, W, C)
+            "logits": to_numpy(scene.logits),
+        },
+        values={"top": classes, "notes": list(context.image(request.image_id).notes)},
+        unit="logit",
+        provenance=_provenance(context, scene, PassCounter(forward=1), []),
+    )
+
+
+# ----------------------------------------------------------------- attribution
+def implementation(spec: MethodSpec) -> Callable[..., Explanation]:
+    """The function that a method's row names, imported now."""
+    module, function = spec.implementation.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _attribute(context: Context, request: AttributionRequest) -> Result:
+    scene = _scene(context, request.image_id, request.model, request.target)
+    spec = method(request.method)
+    with watch(scene.loaded.module, context.is_cancelled) as passes:
+        explanation, baselines, notes = _explain_over_baselines(
+            context, scene, request, lambda problem: implementation(spec)(problem, **dict(request.params))
+        )
+    attribution = explanation.attribution[0]
+    if not torch.isfinite(attribution).all():
+        raise ModelFault(f"{spec.title} gave values that are not numbers for this input", "method")
+    with torch.no_grad():
+        baseline_score = float(scene.loaded.module(baselines)[:, scene.target].mean())
+    return Result(
+        request=request,
+        arrays={"attribution": to_numpy(attribution)},
+        values={
+            "target": scene.target,
+            "label": scene.loaded.label(scene.target),
+            "score": float(scene.logits[scene.target]),
+            "probability": float(scene.logits.softmax(0)[scene.target]),
+            "baseline_score": baseline_score,
+            "signed": spec.signed,
+        },
+        quality=_quality(explanation),
+        unit=spec.unit,
+        provenance=_provenance(context, scene, passes, notes),
+    )
+
+
+def _explain_over_baselines(
+    context: Context, scene: Scene, request: AttributionRequest, explain: Callable[[Problem], Explanation]
+) -> tuple[Explanation, Tensor, list[str]]:
+    """Explain once for each baseline and average; returns the baselines too, (n, C, H, W)."""
+    explanations, baselines, notes = [], [], []
+    for name in request.baseline:
+        baseline = make_baseline(name, scene.pixels, context.runtime.generator(request.seed))
+        problem = _problem(context, scene, baseline, request.seed)
+        explanations.append(explain(problem))
+        baselines.append(baseline)
+        notes += [*problem.chunks.notes, *explanations[-1].notes]
+    return _mean_explanation(explanations), torch.cat(baselines), notes
+
+
+def _mean_explanation(explanations: list[Explanation]) -> Explanation:
+    if len(explanations) == 1:
+        return explanations[0]
+
+    def mean(parts: list[Tensor | None]) -> Tensor | None:
+        return None if parts[0] is None else torch.stack(parts).mean(0)
+
+    return Explanation(
+        attribution=mean([e.attribution for e in explanations]),
+        explained_change=mean([e.explained_change for e in explanations]),
+        corrected_share=mean([e.corrected_share for e in explanations]),
+        trajectories=explanations[0].trajectories,
+    )
+
+
+def _quality(explanation: Explanation) -> Mapping[str, float | None]:
+    """The figures that stand beside the map; None where the method makes no such promise."""
+    attribution = explanation.attribution[0]
+    heat = attribution.sum(0)
+    quality: dict[str, float | None] = {
+        "completeness_gap": None,  # |sum a - (f(x) - f(x0))|, in the score's unit
+        "relative_gap": None,
+        "corrected_share": None,
+        "variance": float(heat.var(unbiased=False)),
+        "gini": float(metrics.gini(heat.abs().flatten())),
+    }
+    if explanation.explained_change is not None:
+        change = float(explanation.explained_change[0])
+        quality["completeness_gap"] = abs(float(attribution.double().sum()) - change)
+        quality["relative_gap"] = quality["completeness_gap"] / abs(change) if change else None
+    if explanation.corrected_share is not None:
+        quality["corrected_share"] = float(explanation.corrected_share[0])
+    return quality
+
+
+# ----------------------------------------------------------------- path player
+def _trace_path(context: Context, request: PathRequest) -> Result:
+    attribution = request.attribution
+    if attribution.method not in ("samp", "samp++"):
+        raise BadInput("the path player shows the paths of samp and samp++", "method")
+    scene = _scene(context, attribution.image_id, attribution.model, attribution.target)
+    trace = importlib.import_module("backend.path_attribution.samp").trace
+    first = dataclasses.replace(attribution, baseline=attribution.baseline[:1])
+    with watch(scene.loaded.module, context.is_cancelled) as passes:
+        explanation, _, notes = _explain_over_baselines(
+            context, scene, first, lambda problem: trace(problem, request.frames, **dict(attribution.params))
+        )
+    arrays: dict[str, np.ndarray] = {}
+    for direction, trajectory in explanation.trajectories.items():
+        frames = trajectory.points[:, 0].permute(0, 2, 3, 1).clamp(0, 1).mul(255).round()
+        arrays[f"{direction}_frames"] = frames.to(torch.uint8).cpu().numpy()  # (K, H, W, C)
+        arrays[f"{direction}_scores"] = to_numpy(trajectory.scores[:, 0])  # (K,), logits
+        arrays[f"{direction}_fractions"] = to_numpy(trajectory.fractions[:, 0])  # (K,), share of the way gone
+    return Result(
+        request=request,
+        arrays=arrays,
+        values={
+            "target": scene.target,
+            "label": scene.loaded.label(scene.target),
+            "score": float(scene.logits[scene.target]),
+            "baseline": first.baseline[0],
+        },
+        unit="logit",
+        provenance=_provenance(context, scene, passes, notes),
+    )

@@ -1,0 +1,284 @@
+"""The one interface that pages, API and command line talk to; they cannot tell which engine stands behind it.
+
+`LocalService` computes here. Equal requests under way at once are computed once (single flight); a newer request
+of a session takes the older one's place (latest wins); what nobody waits for any more is stopped.
+"""
+
+import dataclasses
+import functools
+import importlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from backend import images
+from backend.catalog import ModelSpec
+from backend.contracts import OnStep, Request, Result, Step, request_key
+from backend.errors import BadInput, Cancelled, NotAvailable, Superseded
+from backend.limits import LIMITS, Limits
+from backend.models.library import Library
+from backend.runtime import Runtime
+from backend.store import Store
+
+POLL_S = 0.05  # how often a waiting caller looks up from its flight
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What a person should know of a picture that was put in."""
+
+    id: str
+    width: int
+    height: int
+    channels: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A row of the model list: what it is, and whether it lies on the device."""
+
+    spec: ModelSpec
+    is_loaded: bool
+    nbytes: int
+    digest: str
+
+
+class InterpretService(Protocol):
+    """What every engine (local, remote, cluster) offers."""
+
+    def put_image(self, data: bytes) -> ImageInfo: ...
+    def run(self, request: Request, on_step: OnStep = None, session: str | None = None) -> Result: ...
+    def cancel(self, session: str) -> None: ...
+    def models(self) -> list[ModelStatus]: ...
+    def describe_device(self) -> str: ...
+
+
+@dataclass
+class Context:
+    """What the run functions of a method family may use: the engine's parts, and nothing of its callers."""
+
+    runtime: Runtime
+    library: Library
+    images: Store[images.DecodedImage]
+    results: Store[Result]
+    on_step: Callable[[Step], None]
+    is_cancelled: Callable[[], bool]
+
+    def image(self, image_id: str) -> images.DecodedImage:
+        image = self.images.get(image_id)
+        if image is None:
+            raise BadInput("the picture is no longer held; put it in again", "image")
+        return image
+
+    def model(self, key: str):
+        spec = self.library.spec(key)
+        load = functools.partial(self.library.load, key, self.runtime.device, self.runtime.dtype)
+        return self.runtime.model(spec.key, load)
+
+    def sub_run(self, request: Request) -> Result:
+        """Run another request as a part of this one; its result is stored under its own key."""
+        return _compute(self, request)
+
+
+# The module of each family: `prepare` checks a request and names its model, `run` answers it.
+_FAMILIES = {"path_attribution": "backend.path_attribution.run"}
+
+
+def _compute(context: Context, request: Request) -> Result:
+    """Answer from the store, or compute under the device's lock and store.
+
+    A request is checked and brought to its canonical form first, so that equal settings are equal keys.
+    """
+    family = importlib.import_module(_FAMILIES[request.family])
+    request, model_digest = family.prepare(context, request)
+    key = request_key(request, model_digest)
+    stored = context.results.get(key)
+    if stored is not None:
+        return stored
+    with context.runtime.lock:
+        if context.is_cancelled():
+            raise Cancelled
+        stored = context.results.get(key)  # another flight may have computed it while we waited
+        if stored is not None:
+            return stored
+        started = time.perf_counter()
+        result = family.run(context, request)
+        elapsed_s = time.perf_counter() - started
+    result = dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, elapsed_s=elapsed_s))
+    context.results.put(key, result)
+    return result
+
+
+class _Flight(threading.Thread):
+    """One computation under way, with everybody who waits for it."""
+
+    def __init__(self, key: str, compute: Callable[["_Flight"], Result], on_end: Callable[[str], None]) -> None:
+        super().__init__(name=f"flight-{key[:8]}", daemon=True)
+        self.key = key
+        self._compute = compute
+        self._on_end = on_end
+        self.changed = threading.Condition()
+        self.steps: list[Step] = []
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+        self.is_done = False
+        self.waiting = 0
+        self.is_cancelled = False
+
+    def run(self) -> None:
+        result, error = None, None
+        try:
+            result = self._compute(self)
+        except BaseException as caught:  # handed to the callers' threads, where it belongs
+            error = caught
+        self._on_end(self.key)
+        with self.changed:
+            self.result, self.error, self.is_done = result, error, True
+            self.changed.notify_all()
+
+    def tell(self, step: Step) -> None:
+        """Called by the computation: pass a step on, and stop here if nobody waits."""
+        if self.is_cancelled:
+            raise Cancelled
+        with self.changed:
+            self.steps.append(step)
+            self.changed.notify_all()
+
+
+class LocalService:
+    """The engine in this process: one runtime, one library of models, one store of results."""
+
+    def __init__(
+        self, runtime: Runtime | None = None, library: Library | None = None, limits: Limits = LIMITS
+    ) -> None:
+        self.limits = limits
+        self.runtime = runtime or Runtime(limits=limits)
+        self.library = library or Library()
+        self.image_store: Store[images.DecodedImage] = Store(limits.image_store_bytes)
+        self.result_store: Store[Result] = Store(limits.result_store_bytes)
+        self._flights: dict[str, _Flight] = {}
+        self._sessions: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------- inputs
+    def put_image(self, data: bytes) -> ImageInfo:
+        """Decode, check and keep a picture; equal bytes get the equal id.
+
+        Raises: BadInput: not a picture that can be used (see `backend.images.decode`).
+        """
+        decoded = images.decode(data, self.limits)
+        self.image_store.put(decoded.id, decoded)
+        return ImageInfo(decoded.id, decoded.width, decoded.height, decoded.pixels.shape[2], decoded.notes)
+
+    # ------------------------------------------------------------- work
+    def run(self, request: Request, on_step: OnStep = None, session: str | None = None) -> Result:
+        """Answer a request; `on_step` is called in the caller's own thread.
+
+        An exception that `on_step` raises (a page that reruns) detaches the caller; work without callers stops.
+        Raises: PrismError: bad input, cancelled, superseded by a newer request of `session`, out of memory.
+        """
+        superseded = self._begin(session)
+        flight = self._join_flight(request)
+        try:
+            return self._wait(flight, on_step, superseded)
+        finally:
+            self._leave(flight)
+
+    def cancel(self, session: str) -> None:
+        """Stop what this session waits for."""
+        with self._lock:
+            event = self._sessions.pop(session, None)
+        if event is not None:
+            event.set()
+
+    def _begin(self, session: str | None) -> threading.Event:
+        current = threading.Event()
+        if session is not None:
+            with self._lock:
+                previous = self._sessions.get(session)
+                self._sessions[session] = current
+            if previous is not None:
+                previous.set()
+        return current
+
+    def _join_flight(self, request: Request) -> _Flight:
+        key = request_key(request)
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None or flight.is_cancelled or flight.is_done:
+                if len(self._flights) >= self.limits.max_flights:
+                    raise NotAvailable("too many requests are under way; try again in a moment")
+                flight = _Flight(key, functools.partial(self._fly, request), self._land)
+                self._flights[key] = flight
+                flight.waiting = 1
+                flight.start()
+            else:
+                flight.waiting += 1
+        return flight
+
+    def _fly(self, request: Request, flight: _Flight) -> Result:
+        deadline = time.monotonic() + self.limits.max_request_s
+
+        def is_cancelled() -> bool:
+            if time.monotonic() > deadline:
+                raise NotAvailable(
+                    f"stopped after {self.limits.max_request_s:.0f} s; choose fewer steps or a smaller model"
+                )
+            return flight.is_cancelled
+
+        context = Context(
+            self.runtime, self.library, self.image_store, self.result_store, flight.tell, is_cancelled
+        )
+        return _compute(context, request)
+
+    def _land(self, key: str) -> None:
+        with self._lock:
+            if self._flights.get(key) is threading.current_thread():
+                del self._flights[key]
+
+    def _wait(self, flight: _Flight, on_step: OnStep, superseded: threading.Event) -> Result:
+        seen = 0
+        while True:
+            with flight.changed:
+                flight.changed.wait_for(lambda: flight.is_done or len(flight.steps) > seen, timeout=POLL_S)
+                news, is_done = flight.steps[seen:], flight.is_done
+            seen += len(news)
+            if superseded.is_set():
+                raise Superseded
+            if on_step is not None and news:
+                on_step(news[-1])
+            if is_done:
+                if flight.error is not None:
+                    raise flight.error
+                return flight.result
+
+    def _leave(self, flight: _Flight) -> None:
+        with self._lock:
+            flight.waiting -= 1
+            if flight.waiting == 0 and not flight.is_done:
+                flight.is_cancelled = True
+
+    # ------------------------------------------------------------- status
+    def models(self) -> list[ModelStatus]:
+        loaded = self.runtime.loaded
+        return [
+            ModelStatus(
+                spec,
+                key in loaded,
+                loaded[key].nbytes if key in loaded else 0,
+                loaded[key].digest if key in loaded else "",
+            )
+            for key, spec in self.library.specs().items()
+        ]
+
+    def describe_device(self) -> str:
+        return self.runtime.describe()
+
+
+@functools.cache
+def local_service() -> LocalService:
+    """The process's one engine: pages and API share its models and its store."""
+    return LocalService()
