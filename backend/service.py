@@ -147,13 +147,17 @@ class _Flight(threading.Thread):
             self.steps.append(step)
             self.changed.notify_all()
 
+    def news_since(self, seen: int) -> tuple[list[Step], bool]:
+        """Called by who waits: the steps after the first `seen`, as soon as there are any, and whether it ended."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_done or len(self.steps) > seen, timeout=POLL_S)
+            return self.steps[seen:], self.is_done
+
 
 class LocalService:
     """The engine in this process: one runtime, one library of models, one store of results."""
 
-    def __init__(
-        self, runtime: Runtime | None = None, library: Library | None = None, limits: Limits = LIMITS
-    ) -> None:
+    def __init__(self, runtime: Runtime | None = None, library: Library | None = None, limits: Limits = LIMITS) -> None:
         self.limits = limits
         self.runtime = runtime or Runtime(limits=limits)
         self.library = library or Library()
@@ -229,9 +233,7 @@ class LocalService:
                 )
             return flight.is_cancelled
 
-        context = Context(
-            self.runtime, self.library, self.image_store, self.result_store, flight.tell, is_cancelled
-        )
+        context = Context(self.runtime, self.library, self.image_store, self.result_store, flight.tell, is_cancelled)
         return _compute(context, request)
 
     def _land(self, key: str) -> None:
@@ -242,9 +244,7 @@ class LocalService:
     def _wait(self, flight: _Flight, on_step: OnStep, superseded: threading.Event) -> Result:
         seen = 0
         while True:
-            with flight.changed:
-                flight.changed.wait_for(lambda: flight.is_done or len(flight.steps) > seen, timeout=POLL_S)
-                news, is_done = flight.steps[seen:], flight.is_done
+            news, is_done = flight.news_since(seen)
             seen += len(news)
             if superseded.is_set():
                 raise Superseded

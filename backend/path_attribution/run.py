@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.catalog import MethodSpec, check_baseline, method
+from backend.catalog import MethodSpec, ModelSpec, check_baseline, method
 from backend.contracts import (
     AttributionRequest,
     FaithfulnessRequest,
@@ -24,6 +25,7 @@ from backend.contracts import (
 from backend.errors import BadInput, ModelFault
 from backend.models.classifier import LoadedClassifier
 from backend.models.inputs import to_model_input
+from backend.path_attribution import metrics, randomisation
 from backend.path_attribution.baselines import make_baseline
 from backend.path_attribution.problem import Explanation, Problem
 from backend.runtime import Chunks, PassCounter, watch
@@ -252,7 +254,7 @@ def _quality(explanation: Explanation) -> Mapping[str, float | None]:
         "relative_gap": None,
         "corrected_share": None,
         "variance": float(heat.var(unbiased=False)),
-        "gini": float(metrics.gini(heat.abs().flatten())),
+        "gini": _number(metrics.gini(heat)),
     }
     if explanation.explained_change is not None:
         change = float(explanation.explained_change[0])
@@ -293,3 +295,134 @@ def _trace_path(context: Context, request: PathRequest) -> Result:
         unit="logit",
         provenance=_provenance(context, scene, passes, notes),
     )
+
+
+# ----------------------------------------------------------------- metrics of several attributions
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Several methods' maps of one scene, ready to be judged in one sweep."""
+
+    scene: Scene
+    maps: Tensor  # (M, 1, H, W)
+    baselines: Tensor  # (1, C, H, W)
+
+
+def _gallery(context: Context, request: FaithfulnessRequest | SensitivityRequest) -> Gallery:
+    """Every attribution from the store (or computed now), summed over channels."""
+    results = [context.sub_run(attribution) for attribution in request.attributions]
+    first = request.attributions[0]
+    scene = _scene(context, first.image_id, first.model, first.target)
+    maps = [torch.from_numpy(result.arrays["attribution"]).sum(0, keepdim=True) for result in results]
+    baselines = make_baseline(request.baseline, scene.pixels, context.runtime.generator(request.seed))
+    return Gallery(scene, torch.stack(maps).to(scene.pixels), baselines)
+
+
+def _judge_faithfulness(context: Context, request: FaithfulnessRequest) -> Result:
+    gallery = _gallery(context, request)
+    chunks = Chunks(context.runtime.chunk_size(*gallery.scene.pixels.shape[-2:]))
+    with watch(gallery.scene.loaded.module, context.is_cancelled) as passes:
+        sweep = metrics.deletion_insertion(
+            gallery.scene.loaded.module,
+            gallery.scene.pixels,
+            gallery.baselines,
+            gallery.scene.targets,
+            gallery.maps,
+            request.steps,
+            context.runtime.generator(request.seed),
+            chunks,
+            context.on_step,
+        )
+    score, baseline_score = float(sweep.score[0]), float(sweep.baseline_score[0])
+    areas = {kind: sweep.scores(kind) for kind in metrics.SCORE_KINDS}
+    rows = [
+        {
+            **{
+                f"{mode}_{kind}": _number(areas[kind][i][m, 0])
+                for kind in metrics.SCORE_KINDS
+                for i, mode in enumerate(("deletion", "insertion"))
+            },
+            **_truth(context, gallery, m, request.mask_id),
+        }
+        for m in range(len(request.attributions))
+    ]
+    return Result(
+        request=request,
+        arrays={
+            "fractions": to_numpy(sweep.fractions),  # (K + 1,)
+            "deletion_logit": to_numpy(sweep.deletion.logit[:, 0]),  # (M, K + 1)
+            "insertion_logit": to_numpy(sweep.insertion.logit[:, 0]),
+            "deletion_probability": to_numpy(sweep.deletion.probability[:, 0]),
+            "insertion_probability": to_numpy(sweep.insertion.probability[:, 0]),
+        },
+        values={
+            "target": gallery.scene.target,
+            "score": score,
+            "baseline_score": baseline_score,
+            "methods": [attribution.method for attribution in request.attributions],
+            "rows": rows,  # one for each attribution, in the request's order
+            "reasons": {kind: metrics.score_reason(kind, score, baseline_score) for kind in metrics.SCORE_KINDS},
+        },
+        unit="logit",
+        provenance=_provenance(context, gallery.scene, passes, chunks.notes),
+    )
+
+
+def _truth(context: Context, gallery: Gallery, m: int, mask_id: str | None) -> dict[str, float | None]:
+    """How much of a map lies on the object, if somebody knows where it is."""
+    if mask_id is None:
+        return {}
+    mask = to_model_input(context.image(mask_id), _grey(gallery.scene.loaded.spec)).to(gallery.maps)[0, 0] > 0.5
+    return {
+        "mass_absolute": _number(metrics.mass_in_mask(gallery.maps[m, 0], mask)),
+        "mass_positive": _number(metrics.mass_in_mask(gallery.maps[m, 0], mask, "positive")),
+        "pointing": _number(metrics.pointing_game(gallery.maps[m, 0], mask)),
+        "mask_share": float(mask.float().mean()),  # what a uniform map would score
+    }
+
+
+def _grey(spec: ModelSpec) -> ModelSpec:
+    """The same input size and fit with one channel, for masks."""
+    return dataclasses.replace(spec, channels="L")
+
+
+def _judge_sensitivity(context: Context, request: SensitivityRequest) -> Result:
+    gallery = _gallery(context, request)
+    height, width = gallery.scene.pixels.shape[-2:]
+    sizes = tuple(max(1, round(fraction * height * width)) for fraction in request.fractions)
+    chunks = Chunks(context.runtime.chunk_size(height, width))
+    with watch(gallery.scene.loaded.module, context.is_cancelled) as passes:
+        correlations = metrics.sensitivity_n(
+            gallery.scene.loaded.module,
+            gallery.scene.pixels,
+            gallery.baselines,
+            gallery.scene.targets,
+            gallery.maps,
+            sizes,
+            request.subsets,
+            context.runtime.generator(request.seed),
+            chunks,
+            context.on_step,
+        )
+    return Result(
+        request=request,
+        arrays={"sizes": np.asarray(sizes), "correlations": to_numpy(correlations[:, 0])},  # (N,), (M, N)
+        values={"methods": [attribution.method for attribution in request.attributions]},
+        unit="Pearson correlation",
+        provenance=_provenance(context, gallery.scene, passes, chunks.notes),
+    )
+
+
+def _number(value: Tensor | float) -> float | None:
+    """A float for JSON; None where it is not defined."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+_RUNNERS: dict[type, Callable[[Context, Any], Result]] = {
+    PredictionRequest: _predict,
+    AttributionRequest: _attribute,
+    PathRequest: _trace_path,
+    FaithfulnessRequest: _judge_faithfulness,
+    SensitivityRequest: _judge_sensitivity,
+    RandomisationRequest: _randomise,
+}

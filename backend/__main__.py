@@ -1,0 +1,190 @@
+"""`python -m backend`: every result without the pages.
+
+Answers go to stdout (`--json`) or into a folder (`--out`); an error is one line on stderr that names the field,
+with exit code 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backend.contracts import Step, request_from_json
+from backend.errors import BadInput, PrismError
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except PrismError as error:
+        field = f"{error.field}: " if error.field else ""
+        print(f"prism: {field}{error.sentence}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prism: stopped; a job goes on from its checkpoint when it is started again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m backend", description="Prism without the pages.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=function)
+        return sub
+
+    command("methods", _methods, "List the methods.").add_argument("--json", action="store_true")
+    command("models", _models, "List the models.").add_argument("--json", action="store_true")
+    run = command("run", _run, "Answer a request; writes result.npz and manifest.json.")
+    run.add_argument("request", metavar="REQUEST.json")
+    run.add_argument("--out", required=True, metavar="DIR")
+    train = command("train", _train, "Train an embedded model; goes on from its checkpoint if interrupted.")
+    train.add_argument("name")
+    train.add_argument("--seed", type=int, default=0)
+    evaluate = command("evaluate", _evaluate, "Print the table that a page shows.")
+    evaluate.add_argument("family")
+    evaluate.add_argument("--model", required=True)
+    evaluate.add_argument("--n", type=int, default=100, help="number of inputs")
+    evaluate.add_argument("--seeds", type=int, default=1)
+    evaluate.add_argument("--preset", default="table")
+    evaluate.add_argument("--methods", default="", help="keys separated by commas; default: all that apply")
+    evaluate.add_argument("--baseline", default="black")
+    evaluate.add_argument("--json", action="store_true")
+    fetch = command("fetch-weights", _fetch_weights, "Download a hub model's weights into the hub's cache.")
+    fetch.add_argument("key")
+    return parser
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from backend.catalog import METHODS
+    from backend.describe import describe_method
+
+    rows = [describe_method(spec) for spec in METHODS.values()]
+    if arguments.json:
+        return _print_json(rows)
+    for row in rows:
+        print(f"{row['key']:18} {row['title']:22} {row['summary']}")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from backend.describe import describe_model
+    from backend.service import local_service
+
+    service = local_service()
+    rows = [describe_model(status) for status in service.models()]
+    if arguments.json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            print(f"{row['key']:28} {row['source']:9} {row['title']}")
+    for problem in service.library.problems:
+        print(f"prism: {problem}", file=sys.stderr)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from backend.service import local_service
+
+    service = local_service()
+    request = _with_image_ids(_read_json(arguments.request), Path(arguments.request).parent, service.put_image)
+    result = service.run(request_from_json(request), _show_step)
+    _end_of_steps()
+    result.save(arguments.out)
+    print(f"{Path(arguments.out) / 'result.npz'}")
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        body = json.loads(Path(path).read_text())
+    except OSError:
+        raise BadInput(f"cannot read {path}", "request") from None
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}", "request") from None
+    if not isinstance(body, dict):
+        raise BadInput(f"{path} is not a JSON object", "request")
+    return body
+
+
+def _with_image_ids(body: Any, folder: Path, put_image: Callable[[bytes], Any]) -> Any:
+    """Replace every `image: path` (absolute, or relative to the request's folder) by the id of its bytes."""
+    if isinstance(body, list):
+        return [_with_image_ids(item, folder, put_image) for item in body]
+    if not isinstance(body, dict):
+        return body
+    given = {name: _with_image_ids(item, folder, put_image) for name, item in body.items()}
+    if "image" in given:
+        given["image_id"] = put_image(_read_image(given.pop("image"), folder)).id
+    return given
+
+
+def _read_image(path: Any, folder: Path) -> bytes:
+    if not isinstance(path, str):
+        raise BadInput(f"image is {path!r}; expected a path", "image")
+    for candidate in (Path(path), folder / path):
+        if candidate.is_file():
+            return candidate.read_bytes()
+    raise BadInput(f"there is no file {path}", "image")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    _run_job("train", {"name": arguments.name, "seed": arguments.seed})
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from backend.catalog import FAMILIES
+
+    if arguments.family not in FAMILIES:
+        raise BadInput(f"unknown family {arguments.family!r}; one of {', '.join(FAMILIES)}", "family")
+    names = [name for name in arguments.methods.split(",") if name]
+    _run_job(
+        "evaluate",
+        {
+            "family": arguments.family,
+            "model": arguments.model,
+            "n": arguments.n,
+            "seeds": arguments.seeds,
+            "preset": arguments.preset,
+            "methods": names,
+            "baseline": arguments.baseline,
+        },
+    )
+
+
+def _run_job(kind: str, args: dict[str, Any]) -> None:
+    from backend.jobs import default_queue
+
+    queue = default_queue()
+    result = queue.attach(queue.submit(kind, args), _show_step)
+    _end_of_steps()
+    _print_json(result)
+
+
+def _fetch_weights(arguments: argparse.Namespace) -> None:
+    from backend.service import local_service
+
+    service = local_service()
+    loaded = service.library.load(arguments.key, service.runtime.device, service.runtime.dtype)
+    print(json.dumps({"key": loaded.spec.key, "digest": loaded.digest, "bytes": loaded.nbytes}))
+
+
+def _show_step(step: Step) -> None:
+    """Progress on stderr, in one line, when a person is watching."""
+    if sys.stderr.isatty():
+        print(f"\r{step.fraction:4.0%} {step.message:60.60}", end="", file=sys.stderr, flush=True)
+
+
+def _end_of_steps() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

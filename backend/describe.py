@@ -1,0 +1,27 @@
+"""Catalogue rows as plain JSON, the same for the API and the command line."""
+
+import dataclasses
+from typing import Any
+
+from backend.catalog import MethodSpec
+from backend.service import ModelStatus
+
+
+def describe_method(spec: MethodSpec) -> dict[str, Any]:
+    """A method's row as JSON, its parameters with type, range and default."""
+    row = dataclasses.asdict(spec)
+    row["needs"] = sorted(spec.needs)
+    del row["implementation"]
+    return row
+
+
+def describe_model(status: ModelStatus) -> dict[str, Any]:
+    """A model's row as JSON, with what is known of its state; no path of this machine is told."""
+    row = dataclasses.asdict(status.spec)
+    del row["weights"]
+    row["options"] = dict(status.spec.options)
+    row["layers"] = dict(status.spec.layers)
+    row["n_labels"] = len(status.spec.labels)
+    if len(status.spec.labels) > 50:
+        row["labels"] = list(status.spec.labels[:50])
+    return {**row, "is_loaded": status.is_loaded, "resident_bytes": status.nbytes, "digest": status.digest}
