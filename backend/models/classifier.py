@@ -63,6 +63,10 @@ class LoadedClassifier(HasBytes):
             raise BadInput(f"target {target}; classes are 0..{len(logits) - 1}", "target")
         return target
 
+    def with_module(self, module: nn.Module) -> "LoadedClassifier":
+        """The same row with another module of the same architecture (a randomised copy)."""
+        return LoadedClassifier(self.spec, module, self.digest)
+
     def label(self, target: int) -> str:
         labels = self.spec.labels
         return labels[target] if target < len(labels) else f"class {target}"

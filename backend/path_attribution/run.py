@@ -418,6 +418,52 @@ def _number(value: Tensor | float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+# ----------------------------------------------------------------- sanity check
+def _randomise(context: Context, request: RandomisationRequest) -> Result:
+    """Explain again while the layers of a copy of the model are randomised from the output."""
+    attribution = request.attribution
+    scene = _scene(context, attribution.image_id, attribution.model, attribution.target)
+    function = implementation(method(attribution.method))
+    quiet = dataclasses.replace(context, on_step=lambda _: None)  # the stages tell how far it is
+    notes: list[str] = []
+
+    def explain(module: torch.nn.Module) -> Tensor:
+        altered = dataclasses.replace(scene, loaded=scene.loaded.with_module(module))
+        with watch(module, context.is_cancelled) as passes:
+            explanation, _, new_notes = _explain_over_baselines(
+                quiet, altered, attribution, lambda problem: function(problem, **dict(attribution.params))
+            )
+        total.forward += passes.forward
+        total.backward += passes.backward
+        notes.extend(new_notes)
+        return explanation.attribution[0].sum(0)
+
+    total = PassCounter()
+    original, stages = randomisation.cascading_randomisation(
+        scene.loaded.module, explain, attribution.seed, request.max_layers, context.on_step
+    )
+    return Result(
+        request=request,
+        arrays={
+            "original": to_numpy(original),  # (H, W)
+            "maps": np.stack([to_numpy(stage.map) for stage in stages]),  # (S, H, W)
+        },
+        values={
+            "target": scene.target,
+            "stages": [
+                {
+                    "layers": list(stage.layers),
+                    "spearman": stage.spearman,
+                    "spearman_absolute": stage.spearman_absolute,
+                }
+                for stage in stages
+            ],
+        },
+        unit=method(attribution.method).unit,
+        provenance=_provenance(context, scene, total, notes),
+    )
+
+
 _RUNNERS: dict[type, Callable[[Context, Any], Result]] = {
     PredictionRequest: _predict,
     AttributionRequest: _attribute,
