@@ -621,6 +621,7 @@ class FamilySpec:
     question: str
     page: str  # file under pages/
     url_path: str
+    icon: str = ":material/looks:"
 
 
 FAMILIES: dict[str, FamilySpec] = {
@@ -630,6 +631,7 @@ FAMILIES: dict[str, FamilySpec] = {
         question="Which pixels made the classifier say this class, and do two methods agree?",
         page="path_attribution.py",
         url_path="path-attribution",
+        icon=":material/grid_view:",
     ),
 }
 
@@ -687,3 +689,93 @@ class ModelSpec:
     @property
     def n_channels(self) -> int:
         return 1 if self.channels == "L" else 3
+
+
+_OURS = "as Prism itself; data: see the card"
+
+
+def _embedded(
+    key: str, title: str, network: str, labels: tuple[str, ...], side: int, summary: str, **more
+) -> ModelSpec:
+    """A row of a classifier that ships: weights and card lie under assets/weights by its key."""
+    return ModelSpec(
+        key=key,
+        title=title,
+        architecture=f"prism:{network}",
+        source="embedded",
+        labels=labels,
+        input_size=(side, side),
+        weights=f"{key}.safetensors",
+        card=f"{key}.json",
+        licence=_OURS,
+        summary=summary,
+        **more,
+    )
+
+
+def _digit_model(head: str, seed: int) -> ModelSpec:
+    kind = {"gap": "globally pooled head", "fc": "fully connected head"}[head]
+    again = f", training seed {seed}" if seed else ""
+    return _embedded(
+        f"digits-{head}" + (f"-seed{seed}" if seed else ""),
+        f"Digits, {kind}{again}",
+        f"lenet-{head}",
+        tuple(str(digit) for digit in range(10)),
+        28,
+        f"LeNet-size network with a {kind}, trained on 4,000 real handwritten digits{again}.",
+        channels="L",
+    )
+
+
+EMBEDDED: dict[str, ModelSpec] = {
+    spec.key: spec for spec in (_digit_model(head, seed) for seed in range(5) for head in ("gap", "fc"))
+}
+
+
+def _hub(name: str, title: str, side: int, summary: str, licence: str) -> ModelSpec:
+    """A row of a timm classifier from the hub; mean, std and labels come from timm's own configuration on loading."""
+    return ModelSpec(
+        key=f"timm:{name}",
+        title=title,
+        architecture=f"timm:{name}",
+        source="hub",
+        labels=(),
+        input_size=(side, side),
+        licence=licence,
+        summary=summary,
+    )
+
+
+HUB: dict[str, ModelSpec] = {
+    spec.key: spec
+    for spec in (
+        _hub(
+            "resnet50.a1_in1k",
+            "ResNet-50, ImageNet",
+            224,
+            "The usual residual network; 1,000 classes, 102 MB from the hub.",
+            "Apache-2.0 (timm)",
+        ),
+        _hub(
+            "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+            "ViT-B/16, ImageNet",
+            224,
+            "The usual vision transformer; 1,000 classes, 346 MB from the hub.",
+            "Apache-2.0 (timm)",
+        ),
+        _hub(
+            "resnet18.a1_in1k",
+            "ResNet-18, ImageNet",
+            224,
+            "A small residual network; 1,000 classes, 47 MB from the hub.",
+            "Apache-2.0 (timm)",
+        ),
+        _hub(
+            "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+            "ViT-Ti/16, ImageNet",
+            224,
+            "A small vision transformer; 1,000 classes, 23 MB from the hub.",
+            "Apache-2.0 (timm)",
+        ),
+    )
+}

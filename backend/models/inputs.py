@@ -27,7 +27,10 @@ def match_channels(pixels: Tensor, channels: int) -> Tensor:
 
 
 def fit(pixels: Tensor, size: tuple[int, int], how: str = "crop") -> Tensor:
-    """Bring (1, C, h, w) to (1, C, *size): `crop` fills and cuts the middle out, `pad` shows all on black, `stretch` deforms."""
+    """Bring (1, C, h, w) to (1, C, *size).
+
+    `crop` fills the frame and cuts the middle out, `pad` shows everything on black, `stretch` deforms.
+    """
     height, width = pixels.shape[-2:]
     if (height, width) == tuple(size):
         return pixels.contiguous()

@@ -1,0 +1,76 @@
+"""A service on a tiny network that counts what it is asked, for tests of everything around the models."""
+
+import time
+
+import torch
+from torch import nn
+
+from backend.catalog import ModelSpec
+from backend.errors import BadInput
+from backend.limits import Limits
+from backend.models.classifier import Classifier, LoadedClassifier
+from backend.runtime import Runtime
+from backend.service import LocalService
+
+
+class CountingNetwork(nn.Module):
+    """Two convolutions that can be slow, or refuse batches as a full device would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(1, 4, 3, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(4, 3),
+            )
+        self.calls = 0
+        self.gradients = 0  # calls that a gradient was asked of
+        self.delay_s = 0.0
+        self.most_at_once: int | None = None
+
+    @property
+    def backward_ready(self) -> int:
+        return self.gradients
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.gradients += x.requires_grad
+        if self.most_at_once is not None and len(x) > self.most_at_once:
+            raise torch.OutOfMemoryError("faked")
+        time.sleep(self.delay_s)
+        return self.layers(x)
+
+
+class CountingLibrary:
+    """A library whose every model is the same counting network."""
+
+    def __init__(self, keys: tuple[str, ...] = ("tiny",)) -> None:
+        self.keys = keys
+        self.network = CountingNetwork()
+        self.loads = 0
+        self.problems: list[str] = []
+
+    @property
+    def nbytes(self) -> int:
+        return self.load(self.keys[0], "cpu", torch.float32).nbytes
+
+    def spec(self, key: str) -> ModelSpec:
+        if key not in self.keys:
+            raise BadInput(f"unknown model {key!r}; one of {', '.join(self.keys)}", "model")
+        return ModelSpec(key, key, "prism:none", "local", ("a", "b", "c"), (12, 12), channels="L")
+
+    def specs(self) -> dict[str, ModelSpec]:
+        return {key: self.spec(key) for key in self.keys}
+
+    def load(self, key: str, device: object, dtype: torch.dtype) -> LoadedClassifier:
+        self.loads += 1
+        return LoadedClassifier(self.spec(key), Classifier(self.network, channels="L"), f"digest of {key}")
+
+
+def service_with(library: CountingLibrary, limits: Limits | None = None) -> LocalService:
+    limits = limits or Limits(chunk_pixels_cpu=12 * 12 * 8)
+    return LocalService(Runtime("cpu", limits=limits), library, limits)
