@@ -1,0 +1,298 @@
+"""SAMP and SAMP++: the gradient integrated along the path that changes the score as early as possible.
+
+A walker starts at the image or at its baseline and goes to the other; in each step it moves the few pixels that
+promise to change the score most. Both directions of all images walk as one batch.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backend.errors import BadInput
+from backend.path_attribution.integrate import share_of_step
+from backend.path_attribution.problem import Explanation, Problem, Trajectory
+
+# points (N, C, P), which walkers they are (N,) -> scores (N,), gradients (N, C, P)
+Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+SMALL_IMAGE_PIXELS = 32 * 32
+SMALL_IMAGE_STEP = 10  # pixels; the paper's choice for digits
+LARGE_IMAGE_STEPS = 49  # 1024 pixels a step at 224 x 224
+
+
+def attribute(
+    problem: Problem,
+    *,
+    s: int | None = None,
+    eta: float | None = 0.02,
+    lam: float = 0.5,
+    w: float = 1 / 3,
+    integrator: str = "corrected",
+    select: str = "signed",
+    coordinates: str = "pixels",
+) -> Explanation:
+    """Attribute f(image) - f(baseline) along greedy paths in both directions. The defaults are those of SAMP++.
+
+    Args:
+        s: coordinates moved in a step; None: 10 up to 32 x 32 pixels, else one in 49.
+        eta: largest L1 length of a step as a fraction of the whole way; None: no bound.
+        lam: momentum of the gradient that chooses the coordinates.
+        w: weight of the way image -> baseline; baseline -> image has 1 - w. A weight of 0 saves its passes.
+        integrator: "left", "trapezoid" or "corrected", see `share_of_step`.
+        select: "signed", "absolute" or "random", see `greedy_walk`.
+        coordinates: "pixels" move with all their channels, "values" one by one.
+    Returns: attribution (B, C, H, W) in logits. `corrected_share` is the share of the score's change that the
+        gradients did not explain, a weighted mean of both directions; None unless it was corrected.
+    Source: Zhang et al., ICLR 2024, equation 11 of the slides.
+    """
+    return _explain(problem, 0, s, eta, lam, w, integrator, select, coordinates)
+
+
+def trace(
+    problem: Problem,
+    frames: int,
+    *,
+    s: int | None = None,
+    eta: float | None = 0.02,
+    lam: float = 0.5,
+    w: float = 1 / 3,
+    integrator: str = "corrected",
+    select: str = "signed",
+    coordinates: str = "pixels",
+) -> Explanation:
+    """The same as `attribute`, and the pictures that were passed on the way.
+
+    Args:
+        frames: pictures of each direction, at least 2. They are points of the path itself: frame j is the first
+            one with at least j / (frames - 1) of the way behind it, so long steps show the same picture again.
+    Returns: trajectories "deletion" (image -> baseline) and "insertion" (baseline -> image) beside the attribution;
+        a direction whose weight is 0 is not walked.
+    """
+    if frames < 2:
+        raise BadInput(f"frames is {frames}; expected at least 2", "frames")
+    return _explain(problem, frames, s, eta, lam, w, integrator, select, coordinates)
+
+
+# ----------------------------------------------------------------- the path
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of the N walkers that are still on their way; S coordinates of P moved."""
+
+    walkers: Tensor  # (N,) which of all walkers these are
+    points: Tensor  # (N, C, P) where they stand now; overwritten by the next step
+    scores: Tensor  # (N,) there
+    changes: Tensor  # (N,) of the score in this step
+    chosen: Tensor  # (N, C, S) indices of what moved, into the last axis
+    moves: Tensor  # (N, C, S) how far
+    before: Tensor  # (N, C, S) gradients at the step's start, of what moved
+    after: Tensor  # (N, C, S) gradients at its end
+
+
+def greedy_walk(
+    evaluate: Evaluate,
+    start: Tensor,
+    end: Tensor,
+    scores: Tensor,
+    gradients: Tensor,
+    signs: Tensor,
+    *,
+    s: int,
+    eta: float | None = None,
+    lam: float = 0.0,
+    select: str = "signed",
+    order: Tensor | None = None,
+) -> Iterator[Move]:
+    """Walk from start to end, first those coordinates that promise to change the score most.
+
+    A coordinate has C values that move together. With gradient g, its promise is alpha = sum over C of
+    g * (end - point). Walkers that have arrived take no more passes; one forward and backward pass per step.
+
+    Differs from the slides in the sign rule (they take |alpha|: `select="absolute"`), in eta as a fraction of the
+    whole way, and in the momentum.
+
+    Args:
+        evaluate: scores and gradients of some walkers at points.
+        start, end: (N, C, P). scores, gradients: at the start, (N,) and (N, C, P).
+        signs: +1 to raise the score first, -1 to lower it first, (N,).
+        s, eta, lam: as in `attribute`.
+        select: "signed" takes the largest sign * alpha, "absolute" the largest |alpha|, "random" goes by `order`.
+        order: (N, P), largest first; for "random" only.
+    Yields: a `Move` per step. The last point of every walker is exactly its end.
+    """
+    points, is_pending = start.clone(), (start != end).any(1)
+    budget = None if eta is None else eta * (end - start).abs().sum((1, 2))
+    walkers = torch.arange(len(start), device=start.device)
+    momentum, s = gradients, min(s, start.shape[2])
+    taken, next_check, at_most = 0, 0, most_steps(start.shape[2], s, eta)
+    while True:
+        if taken == next_check:
+            on_way = is_pending.any(1).nonzero()[:, 0]
+            if len(on_way) == 0:
+                return
+            if len(on_way) < len(walkers):
+                walkers, points, end, is_pending = (t[on_way] for t in (walkers, points, end, is_pending))
+                scores, gradients, momentum, signs = (t[on_way] for t in (scores, gradients, momentum, signs))
+                budget = None if budget is None else budget[on_way]
+                order = None if order is None else order[on_way]
+            next_check += _fewest_steps(points, end, is_pending, s, budget)
+        way = end - points
+        chosen = _rank(momentum * way, signs, select, order).masked_fill_(~is_pending, -torch.inf)
+        chosen = chosen.topk(s, dim=1, sorted=False).indices  # (N, S)
+        is_pending_then = is_pending.gather(1, chosen)
+        index = chosen[:, None].expand(-1, start.shape[1], -1)  # (N, C, S)
+        way, here = way.gather(2, index), points.gather(2, index)
+        if budget is None or taken >= at_most:  # the latter only if rounding ate the small steps
+            there = end.gather(2, index)
+            is_pending.scatter_(1, chosen, False)
+        else:
+            fraction = (budget / way.abs().sum((1, 2)))[:, None, None]  # infinitesimal constraint
+            there = torch.where(fraction >= 1, end.gather(2, index), here + fraction * way)
+            is_pending.scatter_(1, chosen, is_pending_then & (fraction < 1)[:, 0])
+        points.scatter_(2, index, there)
+        before, scores_before = gradients.gather(2, index), scores
+        scores, gradients = evaluate(points, walkers)
+        momentum = gradients if lam == 0 else torch.lerp(gradients, momentum, lam)
+        taken += 1
+        yield Move(
+            walkers=walkers,
+            points=points,
+            scores=scores,
+            changes=scores - scores_before,
+            chosen=index,
+            moves=there - here,
+            before=before,
+            after=gradients.gather(2, index),
+        )
+
+
+def most_steps(coordinates: int, s: int, eta: float | None) -> int:
+    """No walk takes more steps: each one either brings s coordinates home or goes eta of the way."""
+    return math.ceil(coordinates / s) + (0 if eta is None else math.ceil(1 / eta) + 1)
+
+
+def _fewest_steps(points: Tensor, end: Tensor, is_pending: Tensor, s: int, budget: Tensor | None) -> int:
+    """No walker arrives before so many more steps: until then nobody has to ask the device."""
+    fewest = (is_pending.sum(1) + (s - 1)) // s
+    if budget is not None:
+        fewest = torch.maximum(fewest, ((end - points).abs().sum((1, 2)) / budget).long())
+    return max(1, int(fewest.min()))
+
+
+def _rank(promises: Tensor, signs: Tensor, select: str, order: Tensor | None) -> Tensor:
+    """What to move first, (N, P), from the promise of each value, (N, C, P). A fresh tensor."""
+    if select == "random":
+        return order.clone()
+    alpha = promises.sum(1)
+    if select == "absolute":
+        return alpha.abs_()
+    if select == "signed":
+        return alpha.mul_(signs[:, None])
+    raise BadInput(f"select is {select!r}; expected one of signed, absolute, random", "select")
+
+
+# ----------------------------------------------------------------- the integral along it
+def _explain(
+    problem: Problem,
+    frames: int,
+    s: int | None,
+    eta: float | None,
+    lam: float,
+    w: float,
+    integrator: str,
+    select: str,
+    coordinates: str,
+) -> Explanation:
+    batch, channels, height, width = problem.images.shape
+    shape = (channels, height * width) if coordinates == "pixels" else (1, channels * height * width)
+    if s is None:
+        s = SMALL_IMAGE_STEP if height * width <= SMALL_IMAGE_PIXELS else shape[1] // LARGE_IMAGE_STEPS
+    images, baselines = problem.images.reshape(batch, *shape), problem.baselines.reshape(batch, *shape)
+    # (name, start, end, sign of the change looked for, weight in the attribution)
+    directions = [
+        direction
+        for direction in (("deletion", images, baselines, -1.0, w), ("insertion", baselines, images, 1.0, 1.0 - w))
+        if direction[4] > 0
+    ]
+    names, starts, ends, signs, weights = zip(*directions, strict=True)
+    start, end = torch.cat(starts), torch.cat(ends)
+    sign = start.new_tensor(signs).repeat_interleave(batch)
+    targets = problem.targets.repeat(len(directions))
+
+    def evaluate(points: Tensor, walkers: Tensor) -> tuple[Tensor, Tensor]:
+        scores, gradients = problem.score_and_gradient(points.view(-1, channels, height, width), targets[walkers])
+        return scores, gradients.view_as(points)
+
+    order = None
+    if select == "random":  # one order per direction, the same for every image of the batch
+        order = torch.rand(2, shape[1], generator=problem.generator).to(start)
+        order = order[[int(name == "insertion") for name in names]].repeat_interleave(batch, 0)
+
+    total = most_steps(shape[1], min(s, shape[1]), eta)
+    problem.step(0, total + 1, "SAMP")
+    scores, gradients = evaluate(start, torch.arange(len(start), device=start.device))
+    first, last = scores, scores.clone()
+    values, residuals = torch.zeros_like(start), torch.zeros_like(scores)
+    film = _Film(frames, start, end, scores) if frames else None
+    walk = greedy_walk(evaluate, start, end, scores, gradients, sign, s=s, eta=eta, lam=lam, select=select, order=order)
+    for taken, move in enumerate(walk, 1):
+        shares, residual = share_of_step(move.moves, move.before, move.after, move.changes, integrator)
+        _add_at(values, move.walkers, move.chosen, shares)
+        residuals[move.walkers] += residual.abs()
+        last[move.walkers] = move.scores
+        if film is not None:
+            film.take(move)
+        problem.step(min(taken, total), total + 1, "SAMP")
+    problem.step(total + 1, total + 1, "SAMP")
+
+    # sum over directions of weight * (value from the baseline to the image)
+    def mix(each: Tensor, factors: tuple[float, ...]) -> Tensor:
+        parts = each.view(len(directions), batch, *each.shape[1:])
+        return sum(factor * part for factor, part in zip(factors, parts, strict=True))
+
+    towards_image = tuple(a * b for a, b in zip(signs, weights, strict=True))
+    shares = torch.nan_to_num(residuals / (last - first).abs(), nan=0.0, posinf=torch.inf)  # 0/0: nothing to correct
+    return Explanation(
+        attribution=mix(values, towards_image).view_as(problem.images),
+        explained_change=mix(last - first, towards_image),
+        corrected_share=mix(shares, weights) if integrator == "corrected" else None,
+        trajectories=film.trajectories(names, problem.images.shape) if film is not None else {},
+    )
+
+
+def _add_at(total: Tensor, rows: Tensor, index: Tensor, values: Tensor) -> None:
+    """total[row, c, index[n, c, i]] += values[n, c, i] for the n-th of the rows; no index occurs twice."""
+    _, channels, coordinates = total.shape
+    offsets = (rows[:, None] * channels + torch.arange(channels, device=rows.device)) * coordinates  # (N, C)
+    total.view(-1).scatter_add_(0, (offsets[:, :, None] + index).flatten(), values.flatten())
+
+
+class _Film:
+    """Collects evenly spaced points of every walker's path."""
+
+    def __init__(self, frames: int, start: Tensor, end: Tensor, scores: Tensor) -> None:
+        self.end = end
+        self.length = (end - start).abs().sum((1, 2))  # (N,)
+        self.gone = (self.length == 0).to(scores)  # (N,) who starts at the goal has arrived
+        self.marks = torch.linspace(0, 1, frames, dtype=scores.dtype, device=scores.device)  # (K,)
+        self.points = start.repeat(frames, 1, 1, 1)  # (K, N, C, P)
+        self.scores = scores.repeat(frames, 1)  # (K, N)
+        self.fractions = self.gone.repeat(frames, 1)  # (K, N)
+
+    def take(self, move: Move) -> None:
+        """Put the newest points into the frames whose marks were passed in this step."""
+        walkers = move.walkers
+        gone = 1 - (self.end[walkers] - move.points).abs().sum((1, 2)) / self.length[walkers]
+        is_passed = (self.marks[:, None] > self.gone[walkers]) & (self.marks[:, None] <= gone)
+        frames, rows = is_passed.nonzero(as_tuple=True)
+        self.points[frames, walkers[rows]] = move.points[rows]
+        self.scores[frames, walkers[rows]] = move.scores[rows]
+        self.fractions[frames, walkers[rows]] = gone[rows]
+        self.gone[walkers] = gone
+
+    def trajectories(self, names: tuple[str, ...], shape: torch.Size) -> dict[str, Trajectory]:
+        points = self.points.view(len(self.points), len(names), *shape)
+        scores, fractions = (t.view(len(t), len(names), -1) for t in (self.scores, self.fractions))
+        return {name: Trajectory(points[:, i], scores[:, i], fractions[:, i]) for i, name in enumerate(names)}
