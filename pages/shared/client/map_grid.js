@@ -1,0 +1,468 @@
+// Canvases of one image with a map over each, drawn from raw values: every display choice is answered here.
+// The formulas (percentile, limits, colours, overlay strength) are those of pages/shared/figures.py.
+
+const MAX_ZOOM = 32;
+const ZOOM_STEP = 1.4;
+
+/** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
+const HALVES = (() => {
+  const table = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    const size = exponent === 0 ? fraction * 2 ** -24
+      : exponent === 31 ? (fraction ? NaN : Infinity) : (1 + fraction / 1024) * 2 ** (exponent - 15);
+    table[bits] = bits & 32768 ? -size : size;
+  }
+  return table;
+})();
+
+/** A blob is: length of the header (uint32), the header as JSON, then float16 values of all maps. */
+function unpack(blob) {
+  const bytes = blob.slice();  // an aligned copy of its own
+  const length = new DataView(bytes.buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const halves = new Uint16Array(bytes.buffer, 4 + length);
+  for (const panel of header.panels) {
+    if (panel.offset === null) { panel.values = null; continue; }
+    const values = new Float32Array(panel.height * panel.width);
+    for (let i = 0; i < values.length; i++) values[i] = HALVES[halves[panel.offset + i]] * panel.factor;
+    panel.values = values;
+  }
+  return header;
+}
+
+function formatValue(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e-3 && size < 1e5
+    ? value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size)))) : value.toExponential(2).replace("e+", "e");
+  return text.replaceAll("-", "−");
+}
+
+const signOf = (value, signed) => (signed && value > 0 ? "+" : "") + formatValue(value);
+
+/** Linear interpolation between order statistics, as numpy's default. */
+function percentile(sorted, percent) {
+  const at = ((sorted.length - 1) * percent) / 100, below = Math.floor(at);
+  return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
+}
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+class MapGrid {
+  constructor(root) {
+    this.root = root;
+    this.find = (selector) => root.querySelector(selector);
+    this.window = { x: 0, y: 0, zoom: 1 };  // left, top (shares of the picture) and magnification
+    this.cross = null;                      // {u, v}: shares of width and height
+    this.cards = new Map();
+    this.pointers = new Map();
+    this.observer = new ResizeObserver(() => this.redraw());
+    this.bindTools();
+  }
+
+  // ------------------------------------------------------------------ data
+  receive(blob, tell) {
+    this.tell = tell;
+    const header = unpack(blob);
+    this.header = header;
+    this.display ??= header.display;
+    this.gamma = header.overlay_gamma;
+    this.find(".outline").hidden = !header.mask;
+    this.outline = header.mask && outlinePath(header.mask);
+    this.showTools();
+    this.loadImage(header.image).then(() => this.rebuild());
+  }
+
+  async loadImage(address) {
+    if (this.imageAddress === address) return;
+    const picture = new Image();
+    picture.src = address;
+    await picture.decode();
+    const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < pixels.data.length; i += 4) {
+      const grey = 0.2126 * pixels.data[i] + 0.7152 * pixels.data[i + 1] + 0.0722 * pixels.data[i + 2];
+      pixels.data[i] = pixels.data[i + 1] = pixels.data[i + 2] = grey;
+    }
+    this.image = canvas;
+    this.grey = new OffscreenCanvas(canvas.width, canvas.height);
+    this.grey.getContext("2d").putImageData(pixels, 0, 0);
+    if (this.imageAddress) { this.window = { x: 0, y: 0, zoom: 1 }; this.cross = null; }
+    this.imageAddress = address;
+  }
+
+  // ------------------------------------------------------------------ building
+  rebuild() {
+    const wanted = new Set(this.header.panels.map((panel) => panel.key));
+    for (const [key, card] of this.cards) if (!wanted.has(key)) { card.figure.remove(); this.cards.delete(key); }
+    const home = this.find(".panels");
+    this.observer.disconnect();
+    for (const panel of this.header.panels) {
+      let card = this.cards.get(panel.key);
+      if (!card) this.cards.set(panel.key, (card = this.makeCard()));
+      card.panel = panel;
+      card.sorted = {};
+      card.title.textContent = card.title.title = panel.title;
+      card.caption.textContent = panel.caption;
+      const has_picture = panel.key === "image" || panel.values;
+      card.canvas.hidden = !has_picture;
+      card.canvas.style.display = has_picture ? "" : "none";
+      card.message.hidden = has_picture;
+      card.message.style.display = has_picture ? "none" : "";
+      card.message.textContent = panel.message;
+      card.message.classList.toggle("busy", panel.busy);
+      const ratio = `${this.image.width} / ${this.image.height}`;
+      card.canvas.style.aspectRatio = card.message.style.aspectRatio = ratio;
+      home.append(card.figure);
+      this.observer.observe(card.canvas);
+    }
+    this.recolour();
+  }
+
+  makeCard() {
+    const make = (tag, name, parent) => {
+      const element = document.createElement(tag);
+      element.className = name;
+      parent?.append(element);
+      return element;
+    };
+    const figure = make("figure", "panel");
+    const caption_line = make("figcaption", "", figure);
+    const card = {
+      figure,
+      title: make("span", "title", caption_line),
+      value: make("span", "value", caption_line),
+      canvas: make("canvas", "picture", figure),
+      message: make("div", "message", figure),
+      colours: make("canvas", "colours", figure),
+      ticks: make("div", "ticks", figure),
+      unit: make("div", "unit", figure),
+      caption: make("p", "caption", figure),
+    };
+    card.canvas.tabIndex = 0;
+    card.canvas.setAttribute("role", "img");
+    this.bindPicture(card.canvas);
+    return card;
+  }
+
+  // ------------------------------------------------------------------ values to colours
+  limitOf(card) {
+    const kind = this.display.values === "positive" ? "positive" : "absolute";
+    card.sorted[kind] ??= Float32Array.from(card.panel.values, kind === "positive" ? (v) => Math.max(v, 0) : Math.abs).sort();
+    const sorted = card.sorted[kind];
+    return percentile(sorted, this.display.clip) || sorted[sorted.length - 1];
+  }
+
+  recolour() {
+    const drawn = [...this.cards.values()].filter((card) => card.panel.values);
+    const shared = {};
+    for (const card of drawn) {
+      card.limit = this.limitOf(card);
+      shared[card.panel.unit] = Math.max(shared[card.panel.unit] ?? 0, card.limit);
+    }
+    for (const card of drawn) {
+      if (this.display.scale === "shared") card.limit = shared[card.panel.unit];
+      card.diverging = card.panel.signed && this.display.values === "signed";
+      this.paint(card);
+      this.paintBar(card);
+      card.canvas.setAttribute("aria-label", this.describe(card));
+    }
+    const image = this.cards.get("image");
+    image?.canvas.setAttribute("aria-label", this.header.description);
+    this.find(".scale-note").textContent = this.scaleSentence(drawn);
+    this.redraw();
+  }
+
+  scaleSentence(drawn) {
+    const units = [...new Set(drawn.map((card) => card.panel.unit))];
+    if (!drawn.length) return "";
+    if (this.display.scale === "own") return "Each map on its own scale: compare places, not strengths.";
+    return units.length === 1 ? `One scale for all maps in ${units[0]}.` : `One scale per unit: ${units.join(", ")}.`;
+  }
+
+  describe(card) {
+    const { panel } = card;
+    let best = 0;
+    for (let i = 1; i < panel.values.length; i++) if (panel.values[i] > panel.values[best]) best = i;
+    return `${panel.title} map, ${card.diverging ? "signed" : this.display.values} values in ${panel.unit}, `
+      + `colours end at ${formatValue(card.limit)}; largest value ${formatValue(panel.values[best])} `
+      + `at row ${Math.floor(best / panel.width)}, column ${best % panel.width}. ${panel.caption}`;
+  }
+
+  paint(card) {
+    const { values, width, height } = card.panel;
+    const table = this.table(card.diverging), last = table.length / 3 - 1;
+    const pixels = new ImageData(width, height), data = pixels.data;
+    const kind = this.display.values, is_map = this.display.view === "map", limit = card.limit || 1;
+    for (let i = 0; i < values.length; i++) {
+      let value = values[i];
+      if (kind === "absolute") value = Math.abs(value);
+      else if (kind === "positive") value = Math.max(value, 0);
+      const relative = clamp(value / limit, -1, 1);
+      const row = 3 * Math.round((card.diverging ? (relative + 1) / 2 : Math.max(relative, 0)) * last);
+      data[4 * i] = table[row];
+      data[4 * i + 1] = table[row + 1];
+      data[4 * i + 2] = table[row + 2];
+      data[4 * i + 3] = is_map ? 255 : 255 * Math.abs(relative) ** this.gamma;
+    }
+    card.map = new OffscreenCanvas(width, height);
+    card.map.getContext("2d").putImageData(pixels, 0, 0);
+  }
+
+  table(diverging) {
+    const name = diverging ? "signed" : "unsigned";
+    this.tables ??= {};
+    this.tables[name] ??= Uint8Array.from(atob(this.header.colours[name]), (c) => c.charCodeAt(0));
+    return this.tables[name];
+  }
+
+  paintBar(card) {
+    const table = this.table(card.diverging), n = table.length / 3;
+    card.colours.width = n;
+    card.colours.height = 1;
+    const context = card.colours.getContext("2d"), row = context.createImageData(n, 1);
+    for (let i = 0; i < n; i++) row.data.set([table[3 * i], table[3 * i + 1], table[3 * i + 2], 255], 4 * i);
+    context.putImageData(row, 0, 0);
+    card.colours.setAttribute("aria-hidden", "true");
+    const ends = card.diverging ? [-card.limit, 0, card.limit] : [0, card.limit];
+    card.ticks.replaceChildren(...ends.map((end) => {
+      const tick = document.createElement("span");
+      tick.textContent = formatValue(end);
+      return tick;
+    }));
+    card.unit.textContent = card.panel.unit;
+  }
+
+  // ------------------------------------------------------------------ drawing
+  redraw() {
+    if (this.pending) return;
+    this.pending = requestAnimationFrame(() => {
+      this.pending = 0;
+      for (const card of this.cards.values()) this.draw(card);
+      this.showValues();
+    });
+  }
+
+  draw(card) {
+    const { canvas, panel } = card;
+    if (!this.image || canvas.hidden || !canvas.clientWidth) return;
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.classList.toggle("zoomed", this.window.zoom > 1);
+    const context = canvas.getContext("2d");
+    const size = 1 / this.window.zoom;
+    const place = (source, alpha) => {
+      context.globalAlpha = alpha;
+      context.imageSmoothingEnabled = source.width > width;  // cells stay cells when enlarged
+      context.drawImage(source, this.window.x * source.width, this.window.y * source.height,
+        size * source.width, size * source.height, 0, 0, width, height);
+    };
+    context.clearRect(0, 0, width, height);
+    const only_image = panel.key === "image" || this.display.view === "image" || !card.map;
+    if (only_image) place(this.image, 1);
+    else if (this.display.view === "map") place(card.map, 1);
+    else { place(this.grey, 1); place(card.map, this.display.opacity); }
+    context.globalAlpha = 1;
+    this.drawOutline(context, width, height);
+    this.drawCross(context, width, height, ratio);
+  }
+
+  drawOutline(context, width, height) {
+    if (!this.outline || !this.display.outline) return;
+    const { zoom, x, y } = this.window;
+    const path = new Path2D();
+    path.addPath(this.outline, new DOMMatrix([width * zoom, 0, 0, height * zoom, -x * width * zoom, -y * height * zoom]));
+    for (const [colour, line] of [["rgba(0,0,0,.75)", 3], ["#4ade80", 1.5]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = line;
+      context.stroke(path);
+    }
+  }
+
+  drawCross(context, width, height, ratio) {
+    if (!this.cross) return;
+    const left = (this.cross.u - this.window.x) * this.window.zoom * width;
+    const top = (this.cross.v - this.window.y) * this.window.zoom * height;
+    for (const [colour, line] of [["rgba(0,0,0,.8)", 3], ["#fff", 1]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = line * ratio;
+      context.beginPath();
+      const gap = 7 * ratio;
+      context.moveTo(0, top); context.lineTo(left - gap, top); context.moveTo(left + gap, top); context.lineTo(width, top);
+      context.moveTo(left, 0); context.lineTo(left, top - gap); context.moveTo(left, top + gap); context.lineTo(left, height);
+      context.stroke();
+    }
+  }
+
+  showValues() {
+    for (const card of this.cards.values()) {
+      const { panel } = card;
+      if (!this.cross) { card.value.textContent = ""; continue; }
+      const column = this.pixelOf(this.cross.u, panel.width || this.image.width);
+      const row = this.pixelOf(this.cross.v, panel.height || this.image.height);
+      card.value.textContent = panel.values ? signOf(panel.values[row * panel.width + column], panel.signed)
+        : panel.key === "image" ? `row ${row}, col ${column}` : "";
+    }
+  }
+
+  pixelOf(share, n) { return clamp(Math.floor(share * n), 0, n - 1); }
+
+  speak() {
+    const parts = [...this.cards.values()].filter((card) => card.value.textContent)
+      .map((card) => `${card.panel.title} ${card.value.textContent}`);
+    this.find(".spoken").textContent = parts.join("; ");
+  }
+
+  // ------------------------------------------------------------------ tools
+  bindTools() {
+    this.root.addEventListener("input", (event) => {
+      const { name, type, value, checked } = event.target;
+      if (!(name in this.display)) return;
+      this.display = { ...this.display, [name]: type === "checkbox" ? checked : type === "range" ? Number(value) : value };
+      this.showTools();
+      if (name === "opacity" || name === "outline") this.redraw();
+      else this.recolour();
+    });
+    // Only a finished choice goes to the server, and only so that links and files know it.
+    this.root.addEventListener("change", (event) => {
+      if (event.target.name in this.display) this.tell("display", { ...this.display });
+    });
+    this.root.addEventListener("click", (event) => {
+      const direction = event.target.closest("[data-zoom]")?.dataset.zoom;
+      if (direction === "reset") this.zoomTo(1, 0.5, 0.5);
+      else if (direction) this.zoomTo(this.window.zoom * (direction === "in" ? ZOOM_STEP : 1 / ZOOM_STEP), 0.5, 0.5);
+    });
+  }
+
+  showTools() {
+    for (const input of this.root.querySelectorAll("input")) {
+      const value = this.display[input.name];
+      if (input.type === "radio") input.checked = input.value === value;
+      else if (input.type === "checkbox") input.checked = value;
+      else input.value = value;
+    }
+    this.find('[data-for="opacity"]').textContent = `${Math.round(this.display.opacity * 100)}%`;
+    this.find('[data-for="clip"]').textContent = `${this.display.clip}%`;
+  }
+
+  // ------------------------------------------------------------------ zoom, pan, cross-hair
+  /** Magnify about a point given in shares of the canvas; that point stays where it is. */
+  zoomTo(zoom, px, py) {
+    const before = this.window.zoom, after = clamp(zoom, 1, MAX_ZOOM);
+    const x = this.window.x + px / before - px / after, y = this.window.y + py / before - py / after;
+    this.window = { zoom: after, x: clamp(x, 0, 1 - 1 / after), y: clamp(y, 0, 1 - 1 / after) };
+    this.find('[data-for="zoom"]').textContent = `${Number(after.toFixed(1))}×`;
+    this.redraw();
+  }
+
+  panBy(du, dv) {
+    const most = 1 - 1 / this.window.zoom;
+    this.window.x = clamp(this.window.x + du, 0, most);
+    this.window.y = clamp(this.window.y + dv, 0, most);
+    this.redraw();
+  }
+
+  bindPicture(canvas) {
+    const shareOf = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return { px: (event.clientX - box.left) / box.width, py: (event.clientY - box.top) / box.height };
+    };
+    const point = (event) => {
+      const { px, py } = shareOf(event);
+      this.setCross(this.window.x + px / this.window.zoom, this.window.y + py / this.window.zoom);
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.focus({ preventScroll: true });
+      this.pointers.set(event.pointerId, shareOf(event));
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const before = this.pointers.get(event.pointerId);
+      if (before && this.pointers.size === 2) this.pinch(event.pointerId, shareOf(event));
+      else if (before && this.window.zoom > 1) {
+        const now = shareOf(event);
+        this.panBy((before.px - now.px) / this.window.zoom, (before.py - now.py) / this.window.zoom);
+        this.pointers.set(event.pointerId, now);
+      } else point(event);
+    });
+    const release = (event) => this.pointers.delete(event.pointerId);
+    canvas.addEventListener("pointerup", (event) => { release(event); point(event); });
+    canvas.addEventListener("pointercancel", release);
+    canvas.addEventListener("pointerleave", (event) => {
+      release(event);
+      if (event.pointerType === "mouse" && this.root.getRootNode().activeElement !== canvas) this.setCross(null);
+    });
+    canvas.addEventListener("wheel", (event) => {
+      const wanted = event.ctrlKey || event.metaKey || this.root.getRootNode().activeElement === canvas;
+      const zoom = this.window.zoom * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002));
+      if (!wanted || (this.window.zoom === 1 && zoom < 1)) return;  // the page scrolls as usual
+      event.preventDefault();
+      const { px, py } = shareOf(event);
+      this.zoomTo(zoom, px, py);
+    }, { passive: false });
+    canvas.addEventListener("keydown", (event) => this.onKey(event));
+    canvas.addEventListener("blur", () => this.setCross(null));
+  }
+
+  pinch(id, now) {
+    const [other] = [...this.pointers].filter(([key]) => key !== id).map(([, share]) => share);
+    const before = this.pointers.get(id);
+    const gap = (a, b) => Math.hypot(a.px - b.px, a.py - b.py) || 1e-6;
+    this.zoomTo((this.window.zoom * gap(now, other)) / gap(before, other), (now.px + other.px) / 2, (now.py + other.py) / 2);
+    this.pointers.set(id, now);
+  }
+
+  setCross(u, v) {
+    if (u === null || u < 0 || u > 1 || v < 0 || v > 1) this.cross = null;
+    else {
+      const { width, height } = this.image;  // the middle of a pixel
+      this.cross = { u: (this.pixelOf(u, width) + 0.5) / width, v: (this.pixelOf(v, height) + 0.5) / height };
+    }
+    this.redraw();
+  }
+
+  onKey(event) {
+    const step = event.shiftKey ? 10 : 1;
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    const { u, v } = this.cross ?? { u: 0.5, v: 0.5 };
+    if (event.key in moves) {
+      const [dx, dy] = moves[event.key];
+      this.setCross(clamp(u + dx / this.image.width, 0, 1 - 1e-9), clamp(v + dy / this.image.height, 0, 1 - 1e-9));
+      this.showValues();
+      this.speak();
+    } else if (event.key === "+" || event.key === "=") this.zoomTo(this.window.zoom * ZOOM_STEP, ...this.crossShare());
+    else if (event.key === "-") this.zoomTo(this.window.zoom / ZOOM_STEP, ...this.crossShare());
+    else if (event.key === "0") this.zoomTo(1, 0.5, 0.5);
+    else if (event.key === "Escape") this.setCross(null);
+    else return;
+    event.preventDefault();
+  }
+
+  crossShare() {
+    if (!this.cross) return [0.5, 0.5];
+    return [(this.cross.u - this.window.x) * this.window.zoom, (this.cross.v - this.window.y) * this.window.zoom];
+  }
+}
+
+/** The border between mask and no mask as a path in shares of width and height. */
+function outlinePath({ rows, columns, bits }) {
+  const inside = (row, column) => row >= 0 && column >= 0 && row < rows && column < columns && bits[row * columns + column] === "1";
+  const path = new Path2D();
+  for (let row = 0; row <= rows; row++) for (let column = 0; column <= columns; column++) {
+    const here = inside(row, column);
+    if (here !== inside(row - 1, column)) { path.moveTo(column / columns, row / rows); path.lineTo((column + 1) / columns, row / rows); }
+    if (here !== inside(row, column - 1)) { path.moveTo(column / columns, row / rows); path.lineTo(column / columns, (row + 1) / rows); }
+  }
+  return path;
+}
+
+export default function ({ data, parentElement, setStateValue }) {
+  const root = parentElement.querySelector(".map-grid");
+  root.grid ??= new MapGrid(root);  // survives reruns, and with it zoom and choices
+  root.grid.receive(data, setStateValue);
+  return () => root.grid.observer.disconnect();
+}

@@ -1,0 +1,408 @@
+"""Results to pictures: every colour, clip and size of Prism's figures has its name here.
+
+Maps are prepared once (channel sum, signed | absolute | positive, percentile clip, shared or own scale) and drawn
+twice: in the browser by `map_grid`, which repeats the few formulas below on raw values, and here for files.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+View = Literal["overlay", "map", "image"]
+Values = Literal["signed", "absolute", "positive"]
+Scale = Literal["shared", "own"]
+
+CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
+OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
+PLOT_HEIGHT = 360  # pixels on screen
+PANEL_INCHES, FIGURE_DPI = 2.1, 200
+FIGURE_COLUMNS = 4
+
+
+# ----------------------------------------------------------------- colour maps
+def _oklab_to_srgb(lab: np.ndarray) -> np.ndarray:
+    """(..., 3) OKLab -> sRGB in [0, 1]. Source: Ottosson, A perceptual color space for image processing, 2020."""
+    to_lms = np.array(
+        [[1.0, 0.3963377774, 0.2158037573], [1.0, -0.1055613458, -0.0638541728], [1.0, -0.0894841775, -1.2914855480]]
+    )
+    to_rgb = np.array([[4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965], [-0.0041960863, -0.7034186147, 1.7076147010]])  # fmt: skip
+    linear = (lab @ to_lms.T) ** 3 @ to_rgb.T
+    linear = np.clip(linear, 0.0, 1.0)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _uniform_ramp(anchors: Sequence[tuple[float, float, float]], n: int) -> np.ndarray:
+    """Colours at equal perceptual distances along a polyline of (lightness, chroma, hue in degrees) anchors."""
+    lch = np.array(anchors)
+    hue = np.deg2rad(lch[:, 2])
+    lab = np.stack([lch[:, 0], lch[:, 1] * np.cos(hue), lch[:, 1] * np.sin(hue)], axis=1)
+    way = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(lab, axis=0), axis=1))])
+    at = np.linspace(0.0, way[-1], n)
+    return np.stack([np.interp(at, way, lab[:, i]) for i in range(3)], axis=1)
+
+
+def _signed_colours() -> np.ndarray:
+    """(255, 3) uint8: blue (against the class), white (nothing), red (for it).
+
+    Both halves have the same lightness at the same |value|, and blue against red is told apart by all three common
+    forms of colour blindness.
+    """
+    against = _uniform_ramp([(0.975, 0.0, 250.0), (0.66, 0.14, 250.0), (0.36, 0.13, 262.0)], 128)
+    in_favour = _uniform_ramp([(0.975, 0.0, 32.0), (0.66, 0.16, 32.0), (0.36, 0.13, 22.0)], 128)
+    lab = np.concatenate([against[:0:-1], in_favour])
+    return np.round(_oklab_to_srgb(lab) * 255).astype(np.uint8)
+
+
+def _unsigned_colours() -> np.ndarray:
+    """(256, 3) uint8: matplotlib's inferno, whose lightness rises evenly from black."""
+    import matplotlib
+
+    return np.round(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+
+SIGNED_COLOURS = _signed_colours()
+UNSIGNED_COLOURS = _unsigned_colours()
+
+# Lines: readable on white and on dark; dash and marker tell them apart without colour.
+_LINE_COLOURS = ("#D55E00", "#0A84C6", "#009E73", "#CC79A7", "#E69F00", "#8C6BB1", "#4FA8DC", "#8A8A8A")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
+_MPL_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+_MPL_MARKERS = dict(zip(_MARKERS, "osD^xP*v", strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class LineStyle:
+    """How one method's curve looks, the same in every plot."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+def line_style(index: int) -> LineStyle:
+    """The style of the n-th method; 16 of them differ in colour and dash, and in dash and marker without colour."""
+    return LineStyle(
+        _LINE_COLOURS[index % len(_LINE_COLOURS)],
+        _DASHES[(index + index // len(_LINE_COLOURS)) % len(_DASHES)],
+        _MARKERS[index % len(_MARKERS)],
+    )
+
+
+# ----------------------------------------------------------------- maps
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How maps are shown. Changing any of it computes nothing."""
+
+    view: View = "overlay"
+    values: Values = "signed"
+    scale: Scale = "shared"
+    clip: float = 99.5  # percentile of |value|
+    opacity: float = 0.9
+    outline: bool = True  # of the object, where a mask is known
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, object]) -> "Display":
+        """Read what the browser or an address sent; what makes no sense keeps its default."""
+        allowed = {"view": View, "values": Values, "scale": Scale}
+        chosen: dict[str, object] = {
+            name: given[name] for name, literal in allowed.items() if given.get(name) in literal.__args__
+        }
+        for name, (low, high) in {"clip": CLIP_RANGE, "opacity": (0.0, 1.0)}.items():
+            try:
+                number = float(given[name])  # type: ignore[arg-type]
+            except (KeyError, TypeError, ValueError):
+                continue
+            if low <= number <= high:
+                chosen[name] = number
+        if str(given.get("outline")).lower() in ("true", "false"):
+            chosen["outline"] = str(given["outline"]).lower() == "true"
+        return cls(**chosen)  # type: ignore[arg-type]
+
+    def as_mapping(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """One picture of the grid: a method's map, or why there is none."""
+
+    key: str
+    title: str
+    values: np.ndarray | None  # (H, W), channels summed; None: see message
+    signed: bool = True
+    unit: str = "logit"
+    caption: str = ""  # numbers that belong to the map
+    message: str = ""  # "computing", or why the method does not apply
+
+
+def channel_sum(attribution: np.ndarray) -> np.ndarray:
+    """(C or 1, H, W) -> (H, W).
+
+    >>> channel_sum(np.array([[[1.0, -2.0]], [[3.0, 1.0]]]))
+    array([[ 4., -1.]], dtype=float32)
+    """
+    return np.asarray(attribution, dtype=np.float64).sum(axis=0).astype(np.float32)
+
+
+def is_diverging(panel: Panel, display: Display) -> bool:
+    """Whether the map is drawn around zero."""
+    return panel.signed and display.values == "signed"
+
+
+def shown_values(panel: Panel, display: Display) -> np.ndarray:
+    """The (H, W) values that the colours stand for."""
+    if display.values == "absolute":
+        return np.abs(panel.values)
+    if display.values == "positive":
+        return np.maximum(panel.values, 0.0)
+    return panel.values
+
+
+def colour_limits(panels: Iterable[Panel], display: Display) -> dict[str, float]:
+    """The |value| at which each panel's colours end: a percentile, and with one scale the largest of its unit."""
+    own: dict[str, float] = {}
+    units: dict[str, str] = {}
+    for panel in panels:
+        if panel.values is None:
+            continue
+        sizes = np.abs(shown_values(panel, display)).ravel()
+        limit = float(np.percentile(sizes, display.clip))
+        own[panel.key] = limit if limit > 0 else float(sizes.max())
+        units[panel.key] = panel.unit
+    if display.scale == "own":
+        return own
+    return {key: max(own[other] for other in own if units[other] == units[key]) for key in own}
+
+
+def scale_sentence(panels: Iterable[Panel], display: Display) -> str:
+    """What a reader must know before comparing two colours; stands on every picture."""
+    units = list(dict.fromkeys(panel.unit for panel in panels if panel.values is not None))
+    if display.scale == "own":
+        return "Each map on its own scale: compare places, not strengths."
+    if len(units) == 1:
+        return f"One scale for all maps in {units[0]}."
+    return "One scale per unit: " + ", ".join(units) + "."
+
+
+def colourise(values: np.ndarray, limit: float, diverging: bool) -> np.ndarray:
+    """(H, W) values -> (H, W, 3) uint8; red for, white nothing, blue against, or black to yellow for sizes."""
+    relative = np.asarray(values) / limit if limit > 0 else np.zeros_like(values)
+    table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
+    position = (np.clip(relative, -1, 1) + 1) / 2 if diverging else np.clip(relative, 0, 1)
+    return table[np.round(position * (len(table) - 1)).astype(np.intp)]
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3 or 1) in [0, 1] -> (H, W, 3), colours taken out, so that only the map has any."""
+    luminance = image @ np.array([0.2126, 0.7152, 0.0722]) if image.shape[2] == 3 else image[:, :, 0]
+    return np.repeat(luminance[:, :, None], 3, axis=2)
+
+
+def draw_map(image: np.ndarray, panel: Panel, display: Display, limit: float) -> np.ndarray:
+    """One panel as (H, W, 3) uint8 at the map's own resolution.
+
+    Args:
+        image: (H, W, 3 or 1) in [0, 1], of the map's size.
+        limit: from `colour_limits`.
+    """
+    if display.view == "image" or panel.values is None:
+        picture = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
+        return np.round(picture * 255).astype(np.uint8)
+    values = shown_values(panel, display)
+    colours = colourise(values, limit, is_diverging(panel, display))
+    if display.view == "map":
+        return colours
+    strength = np.clip(np.abs(values) / limit, 0, 1) ** OVERLAY_GAMMA if limit > 0 else np.zeros_like(values)
+    alpha = (display.opacity * strength)[:, :, None]
+    return np.round((1 - alpha) * to_grey(image) * 255 + alpha * colours).astype(np.uint8)
+
+
+def format_value(value: float) -> str:
+    """Three significant digits with a true minus sign, as the browser prints them.
+
+    >>> format_value(-0.012345), format_value(0.0), format_value(0.0000123)
+    ('−0.0123', '0', '1.23e−5')
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    if 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 2 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{digits}f}"
+    else:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return text.replace("-", "−")
+
+
+# ----------------------------------------------------------------- figure files
+def static_figure(
+    image: np.ndarray, panels: Sequence[Panel], display: Display, title: str, footer: str, file_format: str = "png"
+) -> bytes:
+    """The image and all maps with colour bars, titles, captions and a settings footer, as PNG or SVG bytes.
+
+    Args:
+        image: (H, W, 3 or 1) in [0, 1], as the model saw it.
+        footer: what was set, one or two lines.
+    """
+    drawn = [panel for panel in panels if panel.values is not None]
+    n_columns = min(FIGURE_COLUMNS, len(drawn) + 1)
+    n_rows = math.ceil((len(drawn) + 1) / n_columns)
+    figure = Figure(
+        figsize=(PANEL_INCHES * n_columns, (PANEL_INCHES + 0.5) * n_rows + 0.7), layout="constrained", dpi=FIGURE_DPI
+    )
+    all_axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in all_axes:
+        axes.set_axis_off()
+    all_axes[0].imshow(_as_rgb(image), interpolation="nearest")
+    all_axes[0].set_title("Image", fontsize=8)
+    limits = colour_limits(drawn, display)
+    for axes, panel in zip(all_axes[1:], drawn, strict=False):
+        _draw_panel(figure, axes, image, panel, display, limits[panel.key])
+    figure.suptitle(title, fontsize=9)
+    figure.supxlabel(f"{scale_sentence(drawn, display)}\n{footer}", fontsize=6, color="#444444")
+    return _save(figure, file_format)
+
+
+def _draw_panel(figure: Figure, axes, image: np.ndarray, panel: Panel, display: Display, limit: float) -> None:
+    axes.imshow(draw_map(_fit(image, panel.values.shape), panel, display, limit), interpolation="nearest")
+    axes.set_title(panel.title, fontsize=8)
+    diverging = is_diverging(panel, display)
+    shown = limit if limit > 0 else 1.0
+    table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
+    scale = ScalarMappable(Normalize(-shown if diverging else 0, shown), ListedColormap(table / 255))
+    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.05, pad=0.02)
+    bar.set_ticks([-shown, 0, shown] if diverging else [0, shown])
+    bar.set_ticklabels([format_value(tick) for tick in bar.get_ticks()])
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.outline.set_linewidth(0.4)
+    bar.set_label("\n".join(filter(None, (panel.unit, panel.caption))), fontsize=6)
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    return image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
+
+
+def _fit(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The image at a map's size, nearest pixel, for maps that are coarser or finer than it."""
+    rows = (np.arange(shape[0]) * image.shape[0]) // shape[0]
+    columns = (np.arange(shape[1]) * image.shape[1]) // shape[1]
+    return image[rows][:, columns]
+
+
+def _save(figure: Figure, file_format: str) -> bytes:
+    buffer = io.BytesIO()
+    canvas = FigureCanvasSVG(figure) if file_format == "svg" else FigureCanvasAgg(figure)
+    # No date in the file: equal settings give equal bytes.
+    canvas.figure.savefig(buffer, format=file_format, metadata={"Date": None} if file_format == "svg" else None)
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------- curves
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """One method's line in a plot."""
+
+    key: str
+    title: str
+    style: LineStyle
+    x: np.ndarray  # (K,)
+    y: np.ndarray  # (K,)
+    area: float | None = None  # said in the legend
+    error: np.ndarray | None = None  # (K,), half height of the bars
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What a plot's axes say."""
+
+    title: str
+    x: str
+    y: str
+
+
+DELETION_AXES = Axes("Deletion: lower is better", "share of pixels deleted, best first", "score")
+INSERTION_AXES = Axes("Insertion: higher is better", "share of pixels brought in, best first", "score")
+SENSITIVITY_AXES = Axes(
+    "Sensitivity-N: higher is better", "share of pixels in a subset", "correlation of sum and drop in logit"
+)
+RANDOMISATION_AXES = Axes(
+    "Sanity check: should fall", "layers randomised, from the top", "rank correlation with the original map"
+)
+
+
+def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None, log_x: bool = False) -> go.Figure:
+    """Curves of several methods in one interactive plot that takes its colours from the page's theme.
+
+    Args:
+        markers: None draws about eight on each line, so that lines differ without colour.
+    """
+    figure = go.Figure()
+    for curve in curves:
+        legend = curve.title if curve.area is None else f"{curve.title} {format_value(curve.area)}"
+        line = {"color": curve.style.colour, "dash": curve.style.dash, "width": 2}
+        shared = {"legendgroup": curve.key, "name": legend}
+        figure.add_scatter(x=curve.x, y=curve.y, mode="lines", line=line, showlegend=False, hoverinfo="skip", **shared)
+        shown = slice(None) if markers else slice(0, None, max(1, len(curve.x) // 8))
+        figure.add_scatter(
+            x=curve.x[shown],
+            y=curve.y[shown],
+            mode="lines+markers",
+            line={**line, "width": 0.001},
+            marker={"symbol": curve.style.marker, "size": 7, "color": curve.style.colour},
+            error_y=None if curve.error is None else {"array": curve.error[shown], "thickness": 1},
+            hovertemplate=f"{curve.title}: %{{y:.3g}} at %{{x:.3g}}<extra></extra>",
+            **shared,
+        )
+    figure.add_hline(y=0, line_width=1, line_dash="dot", line_color="#888888")
+    figure.update_layout(
+        title={"text": axes.title, "font": {"size": 15}},
+        xaxis={"title": axes.x, "type": "log" if log_x else "linear"},
+        yaxis={"title": axes.y},
+        height=PLOT_HEIGHT,
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": -0.28, "title": None},
+        hovermode="closest",
+    )
+    return figure
+
+
+def curves_svg(groups: Sequence[tuple[Axes, Sequence[Curve]]]) -> str:
+    """The same curves as one inline SVG, for the report; groups stand side by side."""
+    figure = Figure(figsize=(5.0 * len(groups), 3.6), layout="constrained")
+    all_axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, (names, curves) in zip(all_axes, groups, strict=True):
+        for curve in curves:
+            axes.plot(
+                curve.x,
+                curve.y,
+                color=curve.style.colour,
+                linestyle=_MPL_DASHES[curve.style.dash],
+                marker=_MPL_MARKERS[curve.style.marker],
+                markevery=max(1, len(curve.x) // 8),
+                markersize=4,
+                linewidth=1.5,
+                label=curve.title if curve.area is None else f"{curve.title} {format_value(curve.area)}",
+            )
+        axes.axhline(0, color="#888888", linewidth=0.6, linestyle=":")
+        axes.set_title(names.title, fontsize=10)
+        axes.set_xlabel(names.x, fontsize=8)
+        axes.set_ylabel(names.y, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=6, frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    svg = _save(figure, "svg").decode()
+    return svg[svg.index("<svg") :]
