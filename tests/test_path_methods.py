@@ -1,15 +1,20 @@
 """Integrals along known paths: closed forms, axioms, and other people's libraries."""
 
 import captum.attr
+import numpy as np
 import pytest
+import saliency.core
+import scipy.ndimage
 import timm
 import torch
 from torch import Tensor, nn
 
 from backend.contracts import Step
 from backend.errors import Cancelled, ShapeError
-from backend.path_attribution import integrated_gradients
+from backend.path_attribution import blur_ig, gradients, guided_ig, integrated_gradients
 from backend.path_attribution.integrate import QUADRATURES, integrate, integrate_along_path, share_of_step
+from backend.path_attribution.paths import blur_at_scales
+from backend.path_attribution.problem import Problem
 from tests.helpers import (
     CountingNet,
     CrampedNet,
@@ -131,10 +136,152 @@ def test_axiom_linearity():
     assert torch.allclose(ig(both, images), 2 * ig(f, images) - 3 * ig(g, images), atol=1e-13)
 
 
+# ----------------------------------------------------------------- Blur IG
+def saliency_model(problem: Problem, target: int):
+    """The problem's model as the saliency package calls it: (N, H, W, C) arrays in, gradients out."""
+
+    def call(x_value_batch, call_model_args=None, expected_keys=None):
+        points = torch.from_numpy(np.asarray(x_value_batch)).permute(0, 3, 1, 2).to(problem.images)
+        gradient = problem.score_and_gradient(points, torch.full((len(points),), target))[1]
+        return {saliency.core.INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).numpy()}
+
+    return call
+
+
+def as_array(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1, 0.7, 3.0, 12.0])
+def test_blur_equals_scipy(sigma):
+    images = random_images(2, 3, 9, 14)
+    ours = blur_at_scales(images, torch.tensor([sigma, 1.0], dtype=torch.float64))[0]
+    theirs = scipy.ndimage.gaussian_filter(images.numpy(), sigma, mode="constant", axes=(2, 3)) if sigma else images
+    assert np.abs(ours.numpy() - np.asarray(theirs)).max() < 1e-14
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_cnn(3, classes=4), tiny_vit], ids=["cnn", "vit"])
+def test_blur_ig_equals_saliency(make):
+    problem = make_problem(make(), random_images(2, 3, 16, 16), targets=torch.tensor([3, 1]))
+    ours = blur_ig.attribute(problem, n_steps=12, max_sigma=6.0).attribution
+    for i, target in enumerate((3, 1)):
+        theirs = saliency.core.BlurIG().GetMask(
+            as_array(problem.images[i]), saliency_model(problem, target), max_sigma=6.0, steps=12
+        )
+        assert np.abs(as_array(ours[i]) - theirs).max() <= 1e-9 * np.abs(theirs).max()
+
+
+def test_blur_ig_explains_the_change_from_the_blurred_image():
+    problem = make_problem(ScoreNet(lambda x: x[:, 0, 3, 3] - x[:, 0, 5, 2]), random_images(2, 1, 8, 8))
+    answer = blur_ig.attribute(problem, n_steps=400, max_sigma=4.0)
+    blurred = scipy.ndimage.gaussian_filter(problem.images.numpy(), 4.0, mode="constant", axes=(2, 3))
+    change = problem.score(problem.images, problem.targets) - problem.score(torch.from_numpy(blurred), problem.targets)
+    assert torch.allclose(answer.explained_change, change)
+    # not closer: the kernel's radius grows by whole pixels, and the difference quotient sees the jumps
+    assert torch.allclose(answer.attribution.sum((1, 2, 3)), change, rtol=0.05, atol=0.02)
+
+
+# ----------------------------------------------------------------- Guided IG
+@pytest.fixture
+def saliency_on_numpy_2(monkeypatch):
+    """saliency 0.2.1 calls np.quantile(interpolation=), which NumPy 2 calls method=."""
+    quantile = np.quantile
+    monkeypatch.setattr(np, "quantile", lambda a, q, interpolation: quantile(a, q, method=interpolation))
+
+
+@pytest.mark.parametrize("fraction, max_dist", [(0.25, 0.02), (0.1, 0.3), (0.5, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("make", [lambda: tiny_cnn(3, classes=4), tiny_vit], ids=["cnn", "vit"])
+def test_guided_ig_equals_saliency(saliency_on_numpy_2, make, fraction, max_dist):
+    images, baselines = random_images(2, 3, 16, 16), random_images(2, 3, 16, 16, seed=1)
+    images[0, :, :4] = baselines[0, :, :4]  # some values have no way to go
+    problem = make_problem(make(), images, baselines, torch.tensor([3, 1]))
+    ours = guided_ig.attribute(problem, n_steps=15, fraction=fraction, max_dist=max_dist).attribution
+    for i, target in enumerate((3, 1)):
+        theirs = saliency.core.GuidedIG().GetMask(
+            as_array(images[i]),
+            saliency_model(problem, target),
+            x_baseline=as_array(baselines[i]),
+            x_steps=15,
+            fraction=fraction,
+            max_dist=max_dist,
+        )
+        assert np.abs(as_array(ours[i]) - theirs).max() <= 1e-9 * np.abs(theirs).max()
+
+
+def test_guided_ig_on_the_straight_line_is_ig_with_the_left_rule():
+    images = random_images(1, 1, 6, 6)
+    net = ScoreNet(lambda x: (x**2).sum((1, 2, 3)))
+    ours = guided_ig.attribute(make_problem(net, images), n_steps=10, max_dist=0.0).attribution
+    # gradients 2 k x / 10 for k = 0..9, steps x / 10: the sum is .9 x^2
+    assert torch.allclose(ours, 0.9 * images**2, atol=1e-12)
+
+
+@pytest.mark.parametrize("max_dist", [0.0, 0.02, 1.0])
+def test_guided_ig_in_single_precision_arrives(max_dist):
+    images = random_images(2, 1, 28, 28, dtype=torch.float32)
+    images[0, :, :14] = 0.0
+    weights = random_images(28, 28, seed=2, dtype=torch.float32)
+    problem = make_problem(ScoreNet(lambda x: (x * weights).sum((1, 2, 3))), images)
+    ours = guided_ig.attribute(problem, n_steps=50, max_dist=max_dist).attribution
+    assert torch.allclose(ours, weights * images, atol=1e-5)  # linear: any path that arrives gives this
+
+
+# ----------------------------------------------------------------- gradients
+def test_saliency_and_input_x_gradient_equal_captum():
+    images, baselines = random_images(2, 3, 8, 8), random_images(2, 3, 8, 8, seed=1)
+    targets = torch.tensor([2, 1])
+    problem = make_problem(tiny_cnn(3), images, baselines, targets)
+    theirs = captum.attr.Saliency(problem.model).attribute(images.clone().requires_grad_(True), targets, abs=False)
+    assert torch.allclose(gradients.saliency(problem).attribution, theirs, atol=1e-14)
+    ours = gradients.input_x_gradient(problem).attribution
+    assert torch.allclose(ours, theirs * (images - baselines), atol=1e-14)
+
+
+def test_smoothgrad_equals_captum_under_the_same_noise(monkeypatch):
+    images = random_images(1, 3, 8, 8)
+    problem = make_problem(tiny_cnn(3), images, targets=2, seed=7, chunk=4)
+    ours = gradients.smoothgrad(problem, samples=10, noise=0.2).attribution
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.stack([gradients.unit_noise(images, generator) for _ in range(10)])
+    monkeypatch.setattr(torch, "normal", lambda mean, std: noise * std)
+    tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(problem.model))
+    theirs = tunnel.attribute(
+        images,
+        target=2,
+        nt_type="smoothgrad",
+        nt_samples=10,
+        stdevs=float(0.2 * (images.max() - images.min())),
+        abs=False,
+    )
+    assert relative_difference(ours, theirs) <= 1e-12
+
+
+def test_smoothgrad_of_a_quadratic_in_closed_form():
+    # gradient 2 (x + spread e): the mean is 2 x + 2 spread * mean(e)
+    images = random_images(2, 1, 4, 4)
+    problem = make_problem(ScoreNet(lambda x: (x**2).sum((1, 2, 3))), images, seed=3)
+    ours = gradients.smoothgrad(problem, samples=6, noise=0.5).attribution
+    generator = torch.Generator().manual_seed(3)
+    mean = torch.stack([gradients.unit_noise(images, generator) for _ in range(6)]).mean(0)
+    spread = 0.5 * (images.amax((1, 2, 3)) - images.amin((1, 2, 3))).view(-1, 1, 1, 1)
+    assert torch.allclose(ours, 2 * images + 2 * spread * mean, atol=1e-14)
+
+
+def test_smoothgrad_without_noise_is_the_gradient():
+    problem = make_problem(tiny_cnn(3), random_images(2, 3, 8, 8))
+    ours = gradients.smoothgrad(problem, samples=3, noise=0.0).attribution
+    assert torch.allclose(ours, gradients.saliency(problem).attribution, atol=1e-15)
+
+
 # ----------------------------------------------------------------- what holds for every method here
 METHODS = {
     "ig": lambda problem: integrated_gradients.attribute(problem, n_steps=9),
     "ig-gauss": lambda problem: integrated_gradients.attribute(problem, n_steps=9, rule="gauss-legendre"),
+    "blur-ig": lambda problem: blur_ig.attribute(problem, n_steps=5),
+    "guided-ig": lambda problem: guided_ig.attribute(problem, n_steps=5, max_dist=0.3),
+    "smoothgrad": lambda problem: gradients.smoothgrad(problem, samples=5),
+    "saliency": gradients.saliency,
+    "input-x-gradient": gradients.input_x_gradient,
 }
 every_method = pytest.mark.parametrize("attribute", METHODS.values(), ids=METHODS.keys())
 IMAGES, BASELINES = random_images(3, 3, 8, 8), random_images(3, 3, 8, 8, seed=1)

@@ -45,7 +45,7 @@ def integrate(gradient: Gradient, pieces: Iterable[tuple[Tensor, Tensor]]) -> Te
     Args:
         gradient: as in `integrate_along_path`.
         pieces: (points, moves), each (K, *feature) with K of its own: where the gradient is taken, and the
-            part of the way that it stands for.
+            part of the way that it stands for (or a factor that broadcasts to it).
     Returns: (*feature), in the score's units.
     Raises: ShapeError: there are no pieces.
 
