@@ -6,8 +6,11 @@ Pictures travel as base64 text and stay in memory: no upload folder, no path tha
 
 import base64
 import binascii
+import dataclasses
 import json
+import logging
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +25,8 @@ from backend.contracts import AttributionRequest, PredictionRequest, Result, Ste
 from backend.describe import describe_method, describe_model
 from backend.errors import BadInput, PrismError
 from backend.service import InterpretService
+
+log = logging.getLogger("prism")
 
 QUEUE_SIZE = 64
 CONCURRENT_CALLS = 8  # the engine itself lets one computation at a time onto the device
@@ -38,6 +43,10 @@ def build(service: Callable[[], InterpretService] = engine.local_service) -> gr.
     def models() -> list:
         """List the models that can be explained: embedded, hub and local ones, with labels and input size."""
         return [describe_model(status) for status in service().models()]
+
+    def status() -> dict:
+        """Tell the device, the models in memory and the work under way."""
+        return dataclasses.asdict(service().status())
 
     def predict(image: str, model: str = "digits-gap") -> dict:
         """Classify a picture: the five top classes with logits and probabilities.
@@ -112,7 +121,7 @@ def build(service: Callable[[], InterpretService] = engine.local_service) -> gr.
 
     with gr.Blocks(title="Prism API", analytics_enabled=False) as blocks:
         gr.Markdown("# Prism API\nThe same engine as the pages. See *Use via API* below.")
-        for endpoint in (methods, models, predict, attribute, put_image, run):
+        for endpoint in (methods, models, status, predict, attribute, put_image, run):
             gr.api(
                 endpoint,
                 api_name=endpoint.__name__,
@@ -153,7 +162,7 @@ def _is_ours(body: bytes) -> bool:
 
 
 class _friendly:
-    """Turn a PrismError into Gradio's error with the same sentence; faults stay faults."""
+    """Turn a PrismError into Gradio's error with the same sentence, and a fault of ours into an id for the log."""
 
     def __enter__(self) -> None:
         return None
@@ -161,6 +170,10 @@ class _friendly:
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, PrismError):
             raise gr.Error(error.sentence, title=ERROR_TITLE, print_exception=False) from None
+        if isinstance(error, Exception):
+            fault = uuid.uuid4().hex[:8]
+            log.error("fault %s", fault, exc_info=error)
+            raise gr.Error(f"fault {fault} on the server's side; its log says more", print_exception=False) from None
 
 
 def _run(service: InterpretService, request: Any) -> Result:

@@ -160,7 +160,8 @@ _SELECT = ParamSpec(
     "choice",
     "signed",
     "Differs from the slides' box, which takes the largest absolute value ('absolute'): 'signed' takes what "
-    "raises the score most on the way to the image and lowers it most on the way to the baseline; 'random' is a control.",
+    "raises the score most on the way to the image and lowers it most on the way to the baseline; 'random' is a "
+    "control.",
     choices=("signed", "absolute", "random"),
     advanced=True,
 )
@@ -226,7 +227,8 @@ SAMP_PLUS = MethodSpec(
     source="Zhang et al., Salient Manipulation Path, ICLR 2024; integrator and direction weight are ours",
     summary="SAMP in small steps with momentum; each step is corrected, so that the sum is exact.",
     equation=r"A = w\,A_{del} + (1 - w)\,A_{ins}",
-    limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not explain.",
+    limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not "
+    "explain.",
     params=(
         _STEP_SIZE,
         ParamSpec(

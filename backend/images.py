@@ -46,7 +46,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
     Args:
         data: the file's bytes.
     Returns: pixels in [0, 1], one channel if the picture is grey, else three.
-    Raises: BadInput: empty, too large, truncated, of another format, animated, CMYK, or with values that are not numbers.
+    Raises: BadInput: empty, too large, truncated, of another format, animated, CMYK, or not all numbers.
     """
     if not data:
         raise BadInput("the file is empty; choose a PNG, JPEG, WebP, TIFF or BMP picture", _FIELD)
@@ -61,8 +61,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
             opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadInput(
-            f"the picture's header announces too many pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read",
-            _FIELD,
+            f"the header announces too many pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read", _FIELD
         ) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, TypeError):
         raise BadInput("the file is not a PNG, JPEG, WebP, TIFF or BMP picture that can be read", _FIELD) from None
@@ -70,7 +69,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
         width, height = opened.size
         if width * height > limits.max_image_pixels:
             raise BadInput(
-                f"the picture has {width} x {height} pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read",
+                f"the picture is {width} x {height} pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read",
                 _FIELD,
             )
         if min(width, height) < limits.min_image_side:

@@ -9,14 +9,14 @@ import functools
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from backend import images
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, request_key
-from backend.errors import BadInput, Cancelled, NotAvailable, Superseded
+from backend.errors import BadInput, Cancelled, NotAvailable, OutOfMemory, Superseded
 from backend.limits import LIMITS, Limits
 from backend.models.library import Library
 from backend.runtime import Runtime
@@ -46,6 +46,20 @@ class ModelStatus:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """The engine at a glance: device, what lies in memory, what is under way."""
+
+    device: str
+    loaded: tuple[str, ...]  # keys of the models on the device
+    model_bytes: int
+    loads: int  # how often weights were read since the start
+    results: int  # results held
+    result_bytes: int
+    flights: int  # requests under way
+    problems: tuple[str, ...]  # sentences on the user's models file
+
+
 class InterpretService(Protocol):
     """What every engine (local, remote, cluster) offers."""
 
@@ -53,7 +67,9 @@ class InterpretService(Protocol):
     def run(self, request: Request, on_step: OnStep = None, session: str | None = None) -> Result: ...
     def cancel(self, session: str) -> None: ...
     def models(self) -> list[ModelStatus]: ...
-    def describe_device(self) -> str: ...
+    def add_model(self, fields: Mapping[str, Any], weights: bytes) -> ModelSpec: ...
+    def remove_model(self, key: str) -> None: ...
+    def status(self) -> EngineStatus: ...
 
 
 @dataclass
@@ -105,11 +121,23 @@ def _compute(context: Context, request: Request) -> Result:
         if stored is not None:
             return stored
         started = time.perf_counter()
-        result = family.run(context, request)
+        result = _refuse_to_run_out_of_memory(family.run, context, request)
         elapsed_s = time.perf_counter() - started
     result = dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, elapsed_s=elapsed_s))
     context.results.put(key, result)
     return result
+
+
+def _refuse_to_run_out_of_memory(
+    run: Callable[[Context, Request], Result], context: Context, request: Request
+) -> Result:
+    """Batches halve by themselves; what a single image or a map cannot get becomes a sentence."""
+    import torch
+
+    try:
+        return run(context, request)
+    except torch.OutOfMemoryError:
+        raise OutOfMemory("the device has no memory left for this model; choose a smaller one", "model") from None
 
 
 class _Flight(threading.Thread):
@@ -274,8 +302,31 @@ class LocalService:
             for key, spec in self.library.specs().items()
         ]
 
-    def describe_device(self) -> str:
-        return self.runtime.describe()
+    def status(self) -> EngineStatus:
+        loaded = self.runtime.loaded
+        return EngineStatus(
+            device=self.runtime.describe(),
+            loaded=tuple(loaded),
+            model_bytes=sum(model.nbytes for model in loaded.values()),
+            loads=self.runtime.loads,
+            results=len(self.result_store),
+            result_bytes=self.result_store.nbytes,
+            flights=len(self._flights),
+            problems=tuple(self.library.problems),
+        )
+
+    # ------------------------------------------------------------- models of the user's own
+    def add_model(self, fields: Mapping[str, Any], weights: bytes) -> ModelSpec:
+        """Add an uploaded classifier after a dry run; kept in memory until removed or the process ends.
+
+        Raises: BadInput: a field or the weights do not fit; the error's field names which.
+        """
+        return self.library.add_local(fields, weights)
+
+    def remove_model(self, key: str) -> None:
+        """Forget a model of the user's own and free its memory. Raises: BadInput: it is none of those."""
+        self.library.remove(key)
+        self.runtime.forget(key)
 
 
 @functools.cache

@@ -96,13 +96,12 @@ def escape(text: str) -> str:
 
 def draw_status() -> None:
     """Device and models in memory, at the foot of the sidebar."""
+    status = service().status()
     with st.sidebar:
-        engine = service()
-        loaded = [status for status in engine.models() if status.is_loaded]
-        st.caption(f":material/memory: {engine.describe_device()}")
-        if loaded:
-            megabytes = sum(status.nbytes for status in loaded) / 2**20
-            names = ", ".join(status.spec.key for status in loaded)
-            st.caption(f":material/deployed_code: {len(loaded)} in memory ({megabytes:.1f} MB): {names}")
+        st.caption(f":material/memory: {status.device}")
+        if status.loaded:
+            megabytes = status.model_bytes / 2**20
+            names = escape(", ".join(status.loaded))
+            st.caption(f":material/deployed_code: {len(status.loaded)} in memory ({megabytes:.1f} MB): {names}")
         else:
             st.caption(":material/deployed_code: no model in memory yet")
