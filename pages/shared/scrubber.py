@@ -17,7 +17,7 @@ _component = st.components.v2.component(
     "prism_scrubber",
     html=(_CLIENT / "scrubber.html").read_text(),
     css=(_CLIENT / "scrubber.css").read_text(),
-    js=(_CLIENT / "scrubber.js").read_text(),
+    js=(_CLIENT / "numbers.js").read_text() + (_CLIENT / "scrubber.js").read_text(),
 )
 
 

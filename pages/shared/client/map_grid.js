@@ -31,14 +31,6 @@ function unpack(blob) {
   return header;
 }
 
-function formatValue(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e-3 && size < 1e5
-    ? value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size)))) : value.toExponential(2).replace("e+", "e");
-  return text.replaceAll("-", "−");
-}
-
 const signOf = (value, signed) => (signed && value > 0 ? "+" : "") + formatValue(value);
 
 /** Linear interpolation between order statistics, as numpy's default. */
@@ -46,8 +38,6 @@ function percentile(sorted, percent) {
   const at = ((sorted.length - 1) * percent) / 100, below = Math.floor(at);
   return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
 }
-
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 class MapGrid {
   constructor(root) {

@@ -4,14 +4,6 @@ const FRAMES_PER_SECOND = 10;
 const MARGIN = { left: 46, right: 12, top: 12, bottom: 36 };
 const COLOURS = ["#D55E00", "#0A84C6", "#009E73", "#CC79A7"];
 
-function formatValue(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e-3 && size < 1e5
-    ? value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size)))) : value.toExponential(2).replace("e+", "e");
-  return text.replaceAll("-", "−");
-}
-
 /** About n round numbers inside [low, high]. */
 function niceTicks(low, high, n) {
   const raw = (high - low) / n, power = 10 ** Math.floor(Math.log10(raw));
@@ -20,6 +12,8 @@ function niceTicks(low, high, n) {
   for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-9; tick += step) ticks.push(Number(tick.toPrecision(12)));
   return ticks;
 }
+
+const tickText = (tick) => String(tick).replace("-", "−");
 
 const svg = (tag, attributes, text) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -101,10 +95,10 @@ class Scrubber {
     const parts = [];
     for (const tick of niceTicks(y0, y1, 4)) {
       parts.push(svg("line", { class: "axis", x1: MARGIN.left, x2: width - MARGIN.right, y1: Y(tick), y2: Y(tick) }));
-      parts.push(svg("text", { x: MARGIN.left - 6, y: Y(tick) + 4, "text-anchor": "end" }, formatValue(tick)));
+      parts.push(svg("text", { x: MARGIN.left - 6, y: Y(tick) + 4, "text-anchor": "end" }, tickText(tick)));
     }
     for (const tick of niceTicks(x0, x1, 4))
-      parts.push(svg("text", { x: X(tick), y: height - MARGIN.bottom + 15, "text-anchor": "middle" }, formatValue(tick)));
+      parts.push(svg("text", { x: X(tick), y: height - MARGIN.bottom + 15, "text-anchor": "middle" }, tickText(tick)));
     parts.push(svg("text", { x: MARGIN.left + inner_width / 2, y: height - 3, "text-anchor": "middle" }, this.data.x_title));
     parts.push(svg("text", { x: 4, y: MARGIN.top - 2 }, this.data.y_title));
     if (y0 < 0 && y1 > 0) parts.push(svg("line", { class: "zero", x1: MARGIN.left, x2: width - MARGIN.right, y1: Y(0), y2: Y(0) }));

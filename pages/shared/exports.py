@@ -1,0 +1,221 @@
+"""What a person takes away: tables, arrays, one self-contained report, an address, the lines that repeat it."""
+
+import base64
+import csv
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from backend.catalog import method
+from backend.contracts import AttributionRequest, Result
+from backend.images import encode_png
+from pages.shared.figures import (
+    SIGNED_COLOURS,
+    UNSIGNED_COLOURS,
+    Display,
+    Panel,
+    colour_limits,
+    draw_map,
+    format_value,
+    is_diverging,
+    scale_sentence,
+)
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+# ----------------------------------------------------------------- tables and arrays
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a metrics table."""
+
+    key: str
+    title: str
+    better: str = ""  # "lower", "higher" or nothing
+    help: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title with an arrow towards the better direction."""
+        return self.title + {"lower": " ↓", "higher": " ↑", "": ""}[self.better]
+
+
+Row = Mapping[str, str | float | int | None]
+
+
+def guard_cell(value: str | float | int | None) -> str | float | int | None:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers.
+
+    >>> guard_cell("=HYPERLINK(1)"), guard_cell(-0.5), guard_cell("SAMP++")
+    ("'=HYPERLINK(1)", -0.5, 'SAMP++')
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def metrics_csv(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
+    """The table as CSV (UTF-8); what is not defined is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([guard_cell(column.title) for column in columns])
+    for row in rows:
+        writer.writerow([guard_cell(row.get(column.key)) for column in columns])
+    return buffer.getvalue().encode()
+
+
+def results_npz(image: np.ndarray, results: Sequence[Result]) -> bytes:
+    """The image, every attribution under its method's key, and all manifests as one JSON string."""
+    arrays = {result.request.method: result.arrays["attribution"] for result in results}
+    manifests = json.dumps({result.request.method: result.manifest() for result in results})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=image, manifests=np.array(manifests), **arrays)
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------- the lines that repeat it
+def python_lines(requests: Sequence[AttributionRequest], example: str | None, file_name: str = "picture.png") -> str:
+    """Python that gives the same results through `backend`; only what differs from the defaults is spelled out.
+
+    Args:
+        example: key of the example on screen; None: the person's own file.
+    """
+    source = f"example_bytes({example!r})[0]" if example else f"open({file_name!r}, 'rb').read()"
+    lines = ["from backend.contracts import AttributionRequest"]
+    lines += ["from backend.examples import example_bytes"] * bool(example)
+    lines += [
+        "from backend.service import local_service",
+        "",
+        "service = local_service()",
+        f"image = service.put_image({source})",
+        "requests = [",
+        *(f"    {_request_line(request)}," for request in requests),
+        "]",
+        "for request in requests:",
+        "    result = service.run(request)",
+        '    print(request.method, result.arrays["attribution"].shape, dict(result.quality))',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _request_line(request: AttributionRequest) -> str:
+    spec = method(request.method)
+    parts = ["image.id", repr(request.model), repr(request.method)]
+    if request.target is not None:
+        parts.append(f"target={request.target}")
+    if request.baseline != ("black",) and spec.uses_baseline:
+        parts.append(f"baseline={request.baseline!r}")
+    changed = changed_params(request)
+    if changed:
+        parts.append(f"params={tuple(changed.items())!r}")
+    if request.seed:
+        parts.append(f"seed={request.seed}")
+    return f"AttributionRequest({', '.join(parts)})"
+
+
+def changed_params(request: AttributionRequest) -> dict:
+    """The parameters that differ from the method's defaults."""
+    defaults = {param.name: param.default for param in method(request.method).params}
+    return {name: value for name, value in request.params if value != defaults[name]}
+
+
+# ----------------------------------------------------------------- the report
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """Everything that the report file says."""
+
+    title: str
+    image: np.ndarray  # (H, W, 3 or 1) in [0, 1]
+    description: str  # the image in words
+    panels: Sequence[Panel]
+    display: Display
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    curves_svg: str  # our own drawing, not escaped
+    settings: Mapping[str, str]
+    results: Sequence[Result]
+    python: str
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+_REPORT_CSS = (Path(__file__).parent / "client" / "report.css").read_text()
+_REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def html_report(report: Report) -> bytes:
+    """One HTML file that needs nothing beside it: no script, no network, every text escaped."""
+    e = html.escape
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{e(report.title)}</title>",
+        f'<meta http-equiv="Content-Security-Policy" content="{_REPORT_POLICY}">',
+        f"<meta name='viewport' content='width=device-width'><style>{_REPORT_CSS}</style><h1>{e(report.title)}</h1>",
+        _report_maps(report),
+        "<h2>Numbers</h2>",
+        _report_table(report.columns, report.rows),
+        *(f"<p>{e(note)}</p>" for note in report.notes),
+        f"<h2>Deletion and insertion</h2>{report.curves_svg}" if report.curves_svg else "",
+        "<h2>Settings</h2>",
+        _report_table([Column("name", "Setting"), Column("value", "Value")], _as_rows(report.settings)),
+        "<h2>Provenance</h2>",
+        *(_report_provenance(result) for result in report.results),
+        f"<h2>The same in Python</h2><pre>{e(report.python)}</pre>",
+        "</html>\n",
+    ]
+    return "\n".join(parts).encode()
+
+
+def _as_rows(pairs: Mapping[str, str]) -> list[Row]:
+    return [{"name": name, "value": value} for name, value in pairs.items()]
+
+
+def _png_tag(pixels: np.ndarray, alt: str) -> str:
+    address = base64.b64encode(encode_png(pixels)).decode()
+    return f"<img src='data:image/png;base64,{address}' alt='{html.escape(alt, quote=True)}'>"
+
+
+def _report_maps(report: Report) -> str:
+    e = html.escape
+    drawn = [panel for panel in report.panels if panel.values is not None]
+    limits = colour_limits(drawn, report.display)
+    figures = [f"<figure>{_png_tag(report.image, report.description)}<figcaption><b>Image</b></figcaption></figure>"]
+    for panel in drawn:
+        pixels = draw_map(report.image, panel, report.display, limits[panel.key]) / 255
+        figures.append(
+            f"<figure>{_png_tag(pixels, f'{panel.title} map')}{_colour_bar(panel, report.display, limits[panel.key])}"
+            f"<figcaption><b>{e(panel.title)}</b><br>{e(panel.caption)}</figcaption></figure>"
+        )
+    return f"<p>{e(scale_sentence(drawn, report.display))}</p><div class='maps'>{''.join(figures)}</div>"
+
+
+def _colour_bar(panel: Panel, display: Display, limit: float) -> str:
+    diverging = is_diverging(panel, display)
+    table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
+    stops = ", ".join("#" + bytes(table[i]).hex() for i in np.linspace(0, len(table) - 1, 17).astype(int))
+    ticks = [-limit, 0.0, limit] if diverging else [0.0, limit]
+    numbers = "".join(f"<span>{format_value(tick)}</span>" for tick in ticks)
+    return (
+        f"<div class='bar' style='background:linear-gradient(90deg, {stops})'></div><div class='ticks'>{numbers}</div>"
+        f"<div class='ticks'><span></span><span>{html.escape(panel.unit)}</span><span></span></div>"
+    )
+
+
+def _report_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    def cell(value: str | float | int | None) -> str:
+        if value is None:
+            return "–"
+        return html.escape(format_value(value) if isinstance(value, float) else str(value))
+
+    head = "".join(f"<th title='{html.escape(c.help, quote=True)}'>{html.escape(c.heading)}</th>" for c in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{cell(row.get(c.key))}</td>' for c in columns)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _report_provenance(result: Result) -> str:
+    manifest = json.dumps(result.manifest(), indent=1, ensure_ascii=False)
+    title = html.escape(method(result.request.method).title)
+    return f"<details><summary>{title}</summary><pre>{html.escape(manifest)}</pre></details>"
