@@ -53,6 +53,7 @@ class JobStatus:
     total: int = 0
     message: str = ""
     error: str = ""
+    error_field: str = ""  # which input caused it
     submitted: float = field(default_factory=time.time)  # seconds since 1970
 
     @property
@@ -140,7 +141,7 @@ class JobQueue:
         """The answer of a job that is done. Raises: BadInput: not done, or failed (with its sentence)."""
         status = self.status(job_id)
         if status.state != "done":
-            raise BadInput(status.error or f"job {job_id} is {status.state}", "job")
+            raise BadInput(status.error or f"job {job_id} is {status.state}", status.error_field or "job")
         return json.loads((self._path(job_id) / "result.json").read_text())
 
     def cancel(self, job_id: str) -> None:
@@ -247,7 +248,7 @@ class JobQueue:
         except Cancelled:
             status = replace(status, state="cancelled")
         except PrismError as error:
-            status = replace(status, state="failed", error=error.sentence)
+            status = replace(status, state="failed", error=error.sentence, error_field=error.field)
         except Exception as error:  # a fault of ours must end the job, not the worker
             status = replace(status, state="failed", error=f"fault: {type(error).__name__}: {error}")
         self._write(status)

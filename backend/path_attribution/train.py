@@ -274,3 +274,10 @@ def _write(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(content)
     os.replace(beside, path)
+
+
+def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`train` as a job: goes on from its checkpoint. `context` is a `backend.jobs.JobContext`."""
+    from backend.runtime import choose_device
+
+    return train(args["name"], args["seed"], context.on_step, context.folder / "checkpoint.pt", choose_device())
