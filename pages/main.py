@@ -1,7 +1,12 @@
 """The frame: navigation, the engine's state in the sidebar, one page at a time."""
 
+import logging
+import os
 import sys
+import time
 from pathlib import Path
+
+STARTED = time.perf_counter()
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # the entry script's own folder is on the path, the tree's root is not
@@ -26,3 +31,6 @@ models = st.Page(HERE / "models.py", title="Models", icon=":material/deployed_co
 page = st.navigation({"Prism": [overview], "Methods": families, "Engine": [models]})
 draw_status()
 page.run()
+
+if os.environ.get("PRISM_LOG_RERUNS"):  # what a rerun costs the server; read by tests.benchmarks.pages
+    logging.getLogger("prism").warning("rerun %s %.1f ms", page.url_path, 1000 * (time.perf_counter() - STARTED))
