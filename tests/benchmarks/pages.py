@@ -1,7 +1,7 @@
 """What the pages cost, on the real process with a real browser: `python -m tests.benchmarks.pages`.
 
 - start: seconds from the command to the first healthy answer (imports of the server);
-- first picture: seconds from the first visit of a fresh server to the example's maps on screen, torch's import included;
+- first picture: seconds from the first visit of a fresh server to the example on screen, torch and all;
 - warm rerun: server milliseconds of a rerun whose results are all stored (median and worst of several);
 - resident memory of the process after the page was used.
 """
