@@ -152,16 +152,3 @@ def test_averaged_baselines_are_the_mean_of_their_maps(service):
 def test_unknown_baselines_are_refused(name):
     with pytest.raises(BadInput, match="unknown baseline"):
         check_baseline(name)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("key", METHODS)
-def test_gpu_gives_what_the_cpu_gives(service, key):
-    from backend.runtime import Runtime
-
-    on_gpu = LocalService(Runtime("cuda"))
-    request = ask(service, "digits-gap", key)
-    picture("digits-gap", on_gpu)
-    expected = service.run(request).arrays["attribution"]
-    np.testing.assert_allclose(on_gpu.run(request).arrays["attribution"], expected, atol=1e-3 * np.abs(expected).max())
