@@ -104,7 +104,7 @@ class MethodSpec:
     unit: str = "logit"
     complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
     uses_baseline: bool = False
-    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head", "relu_modules"
+    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head"
     family: str = "path_attribution"
 
     def param(self, name: str) -> ParamSpec:
@@ -426,13 +426,13 @@ DEEPLIFT = MethodSpec(
     title="DeepLIFT",
     group="propagation",
     implementation="backend.path_attribution.propagation:deeplift",
-    source="Shrikumar et al., Learning Important Features, arXiv:1704.02685 (rescale rule, captum)",
+    source="Shrikumar et al., Learning Important Features, arXiv:1704.02685 (rescale rule)",
     summary="Propagates differences from the baseline back through the layers.",
     equation=r"\sum_j a_j = f(x) - f(x^0)",
-    limits="Needs one ReLU module per use; functional nonlinearities break completeness, which is then said.",
+    limits="Rescale rule only; an operation without a rule keeps its gradient, and the gap it leaves is then said.",
     complete=True,
     uses_baseline=True,
-    needs=frozenset({"gradient", "relu_modules"}),
+    needs=frozenset({"gradient"}),
 )
 
 LRP = MethodSpec(
@@ -443,7 +443,7 @@ LRP = MethodSpec(
     source="Bach et al., On Pixel-Wise Explanations, PLoS ONE 2015 (zennit)",
     summary="Hands the score back layer by layer in proportion to each input's part in it.",
     equation=r"R_j = \sum_k \frac{z_{jk}}{\sum_{j'} z_{j'k} + \epsilon} R_k",
-    limits="The rules were made for ReLU networks; attention and normalisation layers pass gradients.",
+    limits="The rules were made for ReLU networks; in transformers attention weights and normalisation are held constant.",
     params=(
         ParamSpec(
             "composite",
@@ -466,7 +466,7 @@ LRP = MethodSpec(
             advanced=True,
         ),
     ),
-    needs=frozenset({"gradient", "relu_modules"}),
+    needs=frozenset({"gradient"}),
 )
 
 LIME = MethodSpec(
@@ -880,4 +880,47 @@ def _photo_example(name: str, title: str, label: str, alt: str, licence: str) ->
     )
 
 
-EXAMPLES: dict[str, ExampleSpec] = {}
+_CC0 = "CC0 or public domain, in scikit-image"
+
+EXAMPLES: dict[str, ExampleSpec] = {
+    spec.key: spec
+    for spec in (
+        *(_digit_example(index, digit) for index, digit in ((21, 3), (93, 8), (6, 5), (9, 4), (63, 7), (33, 2))),
+        *(
+            _object_example(index, label)
+            for index, label in (
+                (72, "star"),
+                (62, "heart"),
+                (49, "ring"),
+                (11, "triangle"),
+                (55, "crescent"),
+                (10, "circle"),
+                (2, "square"),
+                (3, "cross"),
+            )
+        ),
+        _photo_example("cat", "Chelsea, a cat", "Egyptian cat", "The face of a tabby cat", _CC0),
+        _photo_example("coffee", "A cup of coffee", "espresso", "A white cup of coffee on a saucer with a spoon", _CC0),
+        _photo_example("rocket", "A rocket at night", "missile", "A rocket on its launch pad, lit at night", _CC0),
+        _photo_example(
+            "astronaut", "An astronaut", "space shuttle", "A smiling astronaut in an orange suit beside a model", _CC0
+        ),
+        _photo_example("camera", "A photographer", "tripod", "A man at a camera on a tripod, in grey", _CC0),
+    )
+}
+
+
+def examples_for(spec: ModelSpec) -> tuple[ExampleSpec, ...]:
+    """The examples that suit a model, best first; a user's own model gets what has its kind of labels.
+
+    A row's own `examples` come first.
+    """
+    named = [EXAMPLES[key] for key in spec.examples if key in EXAMPLES]
+    suiting = [
+        example
+        for example in EXAMPLES.values()
+        if spec.key in example.suits
+        or ("hub" in example.suits and spec.source == "hub")
+        or (spec.source == "local" and example.label in spec.labels)
+    ]
+    return tuple(dict.fromkeys((*named, *suiting)))
