@@ -1,36 +1,96 @@
-"""Attribution compare: several methods side by side on one image and class (thin slice)."""
+"""Attribution compare: which pixels made the classifier say this class, and do two methods agree?"""
 
-import numpy as np
+import dataclasses
+
 import streamlit as st
 
-from backend.catalog import METHODS
-from backend.contracts import AttributionRequest, PredictionRequest
-from backend.errors import PrismError
-from backend.examples import example_bytes
-from pages.shared.session import recall, remember, run_with_progress, say, service
+from backend.catalog import FAMILIES, METHODS
+from backend.contracts import AttributionRequest, OnStep, Request, Step
+from backend.errors import Cancelled
+from pages.path import inputs, views
+from pages.path.analyses import show_analyses
+from pages.path.board import Board, work_off
+from pages.shared.session import recall, remember
+from pages.shared.theme import use_theme
 
-st.title("Attribution compare")
+DOING = {
+    "faithfulness": "Deleting and inserting pixels",
+    "sensitivity": "Sensitivity-N",
+    "randomisation": "Sanity check",
+    "path": "Following the path",
+}
 
-upload = st.file_uploader("Picture", type=None, key="path.upload")
-if upload is not None:
+family = FAMILIES["path_attribution"]
+
+
+def choose_board() -> Board:
+    """Everything that is set in the sidebar, as one board of questions."""
+    settings = inputs.first_settings()
+    with st.sidebar:
+        model, picture, prediction = inputs.choose_scene(settings)
+        target = inputs.choose_target(settings, prediction)
+        baselines = inputs.choose_baselines(settings)
+        methods = inputs.choose_methods(settings, recall("path.inapplicable", {}))
+        params = inputs.tune(settings, methods)
+        seed = inputs.choose_seed(settings)
+    settings = dataclasses.replace(
+        recall("path.settings"),
+        model=model,
+        example=picture.example or inputs.UPLOAD,
+        target=target,
+        baselines=baselines,
+        methods=methods,
+        params=params,
+        seed=seed,
+    )
+    return Board(settings, picture, prediction)
+
+
+def show_progress(place, request: Request) -> OnStep:
+    """A progress bar in its place; the first thing drawn after a click ends the work."""
+    title = METHODS[request.method].title if isinstance(request, AttributionRequest) else DOING[request.kind]
+    bar = place.progress(0.0, text=title)
+
+    def on_step(step: Step) -> None:
+        bar.progress(step.fraction, text=f"{title}: {step.message}" if step.message else title)
+
+    return on_step
+
+
+use_theme()
+st.title(family.title)
+st.caption(family.question)
+board = choose_board()
+headline, progress, cancel = st.container(), st.empty(), st.empty()
+maps, numbers, curves = st.container(), st.container(), st.container()
+
+with numbers:
+    replacement, score = views.choose_metrics()
+board = dataclasses.replace(board, settings=dataclasses.replace(board.settings, replacement=replacement, score=score))
+inputs.note_settings(board.settings)
+is_stopped = views.is_stopped(board)
+
+with headline:
+    views.show_headline(board)
+with maps:
+    views.show_maps(board, "stopped" if is_stopped else "")
+with numbers:
+    views.show_numbers(board)
+with curves:
+    views.show_curves(board)
+show_analyses(board)
+
+if is_stopped:
+    with cancel:
+        views.continue_button()
+elif next(board.missing(), None) is not None:
+    with cancel:
+        views.stop_button(board)
     try:
-        service().put_image(upload.getvalue())
-        remember("path.image", upload.getvalue())
-    except PrismError as error:
-        say(error)
-data = recall("path.image") or example_bytes("digit-7")[0]
-info = service().put_image(data)
-methods = st.multiselect("Methods", list(METHODS), default=["samp++", "ig"], key="path.methods")
-
-prediction = run_with_progress(PredictionRequest(info.id, "digits-gap"), "Looking")
-if prediction is not None:
-    st.write(prediction.values["top"][0])
-    columns = st.columns(len(methods) + 1)
-    columns[0].image(prediction.arrays["pixels"], width=200, caption="what the model sees")
-    for column, key in zip(columns[1:], methods, strict=False):
-        result = run_with_progress(AttributionRequest(info.id, "digits-gap", key), METHODS[key].title)
-        if result is not None:
-            heat = result.arrays["attribution"].sum(0)
-            scale = np.abs(heat).max() or 1.0
-            column.image((heat / scale + 1) / 2, width=200, caption=METHODS[key].title, output_format="PNG")
-            column.write({**result.quality})
+        is_new = work_off(board, lambda request: show_progress(progress, request))
+    except Cancelled:  # a newer request of this visitor took over, in another tab perhaps
+        is_new = False
+    progress.empty()
+    if is_new:
+        remember("path.inapplicable", board.refusals)
+        st.rerun()

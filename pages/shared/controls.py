@@ -1,65 +1,51 @@
 """Parameters of a spec as widgets: one control each, its symbol in the paper, one sentence of help."""
 
 import math
-from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from backend.catalog import MethodSpec, ParamSpec
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
-from pages.shared.session import escape, keep, recall, remember
+from pages.shared.session import escape, recall, remember
 
 AUTO = "auto"  # how an optional parameter that is left empty is written in addresses
 
 
-def draw_params(spec: MethodSpec, page: str, given: Mapping[str, str] | None = None) -> Params:
+def begin(key: str, value: object) -> None:
+    """The first value of a widget, unless it has one already (Streamlit drops it when its page is left)."""
+    if recall(key, _MISSING) is _MISSING:
+        remember(key, value)
+
+
+_MISSING = object()
+
+
+def draw_params(spec: MethodSpec, page: str, first: Params) -> Params:
     """Draw the controls of a method and return its parameters; advanced ones lie folded below the others.
 
     Args:
         page: prefix of the widgets' keys.
-        given: values from an address, as text; what is out of range is said beside its control and not used.
+        first: values to begin with, all parameters present.
     """
-    values: dict[str, ParamValue] = {}
-    plain = [param for param in spec.params if not param.advanced]
+    values, start = {}, dict(first)
+    for param in spec.params:
+        if not param.advanced:
+            values[param.name] = _draw_param(param, f"{page}.{spec.key}.{param.name}", start[param.name])
     advanced = [param for param in spec.params if param.advanced]
-    for param in plain:
-        values[param.name] = _draw_param(param, f"{page}.{spec.key}.{param.name}", given)
-    if advanced:
-        with st.expander("Advanced", icon=":material/tune:", key=f"{page}.{spec.key}.advanced"):
-            for param in advanced:
-                values[param.name] = _draw_param(param, f"{page}.{spec.key}.{param.name}", given)
-    return tuple(sorted(values.items()))
+    if advanced and st.toggle("Advanced", key=f"{page}.{spec.key}.advanced"):
+        for param in advanced:
+            values[param.name] = _draw_param(param, f"{page}.{spec.key}.{param.name}", start[param.name])
+    return spec.complete_params(start | values)
 
 
-def _draw_param(param: ParamSpec, key: str, given: Mapping[str, str] | None) -> ParamValue:
-    refusal = _first_value(param, key, given)
-    keep(key)
-    value = _WIDGETS[param.kind](param, key)
-    if refusal:
-        refused(refusal)
+def _draw_param(param: ParamSpec, key: str, first: ParamValue) -> ParamValue:
+    begin(key, first)
     try:
-        return param.check(value)
+        return param.check(_WIDGETS[param.kind](param, key))
     except BadInput as error:  # an emptied number that may not be empty
-        refused(error.sentence)
-        return param.default
-
-
-def _first_value(param: ParamSpec, key: str, given: Mapping[str, str] | None) -> str:
-    """Set the widget's first value, from the address or the spec; returns why an address's value was refused."""
-    if recall(key, _MISSING) is not _MISSING:
-        return ""
-    remember(key, param.default)
-    if not given or param.name not in given:
-        return ""
-    try:
-        remember(key, read_param(param, given[param.name]))
-    except BadInput as error:
-        return f"{error.sentence} (from the address; the default is used)"
-    return ""
-
-
-_MISSING = object()
+        refused(f"{error.sentence}; {first} is used")
+        return first
 
 
 def read_param(param: ParamSpec, text: str) -> ParamValue:
@@ -135,11 +121,3 @@ def _draw_bool(param: ParamSpec, key: str) -> ParamValue:
 
 
 _WIDGETS = {"int": _draw_number, "float": _draw_number, "choice": _draw_choice, "bool": _draw_bool}
-
-
-def choose_one(title: str, options: Sequence[str], key: str, **more) -> str:
-    """A select box whose value survives a change of page; what is no longer offered gives way to the first."""
-    if recall(key) not in options:
-        remember(key, options[0])
-    keep(key)
-    return st.selectbox(title, options, key=key, **more)

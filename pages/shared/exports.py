@@ -17,9 +17,12 @@ from backend.images import encode_png
 from pages.shared.figures import (
     SIGNED_COLOURS,
     UNSIGNED_COLOURS,
+    Axes,
+    Curve,
     Display,
     Panel,
     colour_limits,
+    curves_svg,
     draw_map,
     format_value,
     is_diverging,
@@ -136,7 +139,7 @@ class Report:
     display: Display
     columns: Sequence[Column]
     rows: Sequence[Row]
-    curves_svg: str  # our own drawing, not escaped
+    curves: Sequence[tuple[Axes, Sequence[Curve]]]  # drawn side by side; may be empty
     settings: Mapping[str, str]
     results: Sequence[Result]
     python: str
@@ -158,7 +161,7 @@ def html_report(report: Report) -> bytes:
         "<h2>Numbers</h2>",
         _report_table(report.columns, report.rows),
         *(f"<p>{e(note)}</p>" for note in report.notes),
-        f"<h2>Deletion and insertion</h2>{report.curves_svg}" if report.curves_svg else "",
+        f"<h2>Deletion and insertion</h2>{curves_svg(report.curves)}" if report.curves else "",
         "<h2>Settings</h2>",
         _report_table([Column("name", "Setting"), Column("value", "Value")], _as_rows(report.settings)),
         "<h2>Provenance</h2>",

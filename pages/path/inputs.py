@@ -1,0 +1,271 @@
+"""The controls of the attribution page: each returns a value that can be used, or says why it cannot."""
+
+import dataclasses
+
+import streamlit as st
+
+from backend.catalog import METHODS, ModelSpec
+from backend.contracts import Params, Result
+from backend.errors import PrismError
+from backend.examples import EXAMPLES
+from backend.limits import LIMITS, MIB
+from pages.path.board import forget_refusals, look
+from pages.path.pictures import Picture, example_picture, thumbnail, upload_picture
+from pages.path.settings import UPLOAD, Refusals, Settings, changed_only, read_query
+from pages.shared.controls import begin, draw_params, refused
+from pages.shared.figures import format_value
+from pages.shared.gallery import Thumbnail, gallery
+from pages.shared.session import escape, recall, remember, service
+
+SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
+FLAT_BASELINES = ("black", "white", "grey", "mean", "noise", "blur")
+
+
+def first_settings() -> Settings:
+    """What was set when the page was left, or what the address asks for, or the defaults."""
+    settings = recall("path.settings")
+    if settings is None:
+        settings, refusals = read_query(st.query_params.to_dict())
+        remember("path.refusals", refusals)
+        remember("path.settings", settings)
+    return settings
+
+
+def note_settings(settings: Settings) -> None:
+    """Remember what is set and write it to the address; what the address was refused for is over once it changes."""
+    before = recall("path.settings")
+    asked = dataclasses.replace(settings, display=before.display)
+    if asked != before:
+        forget_refusals()
+        if recall("path.was_noted"):
+            remember("path.refusals", Refusals())
+    remember("path.was_noted", True)
+    remember("path.settings", settings)
+    if st.query_params.to_dict() != settings.to_query():
+        st.query_params.from_dict(settings.to_query())
+
+
+def _say_refusal(control: str) -> None:
+    sentence = recall("path.refusals", {}).get(control)
+    if sentence:
+        refused(sentence)
+
+
+# ----------------------------------------------------------------- model and picture
+def choose_scene(settings: Settings) -> tuple[str, Picture, Result]:
+    """Model, picture and what the one sees in the other; what cannot be used leaves the previous in place."""
+    wanted = _choose_model(settings)
+    beside_model = st.container()
+    picture = _choose_picture(settings, wanted)
+    for model in dict.fromkeys((wanted, recall("path.good_model"), Settings().model)):
+        if model is None:
+            continue
+        with st.spinner(f"Looking with {model}", show_time=True):
+            answer = look(model, picture)
+        if isinstance(answer, Result):
+            remember("path.good_model", model)
+            return model, picture, answer
+        with beside_model:
+            refused(f"{answer.sentence}")
+    st.stop()
+
+
+def _choose_model(settings: Settings) -> str:
+    rows = {status.spec.key: status.spec for status in service().models()}
+    keys = list(rows) if settings.model in rows else [*rows, settings.model]
+    begin("path.model", settings.model)
+    key = st.selectbox(
+        "Model",
+        keys if recall("path.model") in keys else [*keys, recall("path.model")],
+        format_func=lambda key: f"{rows[key].title} · {SOURCES[rows[key].source]}" if key in rows else str(key),
+        key="path.model",
+        accept_new_options=True,
+        help="Any classifier of the timm library can be typed in as timm:NAME; your own come from the Models page.",
+    )
+    if key in rows:
+        st.caption(escape(rows[key].summary or rows[key].architecture))
+    return key or settings.model
+
+
+def _choose_picture(settings: Settings, model: str) -> Picture:
+    """The gallery of examples and the uploader; a refused upload leaves the previous picture where it is."""
+    spec = next((status.spec for status in service().models() if status.spec.key == model), None)
+    picture = recall("path.picture") or _first_picture(settings, spec)
+    picture = _follow_model(picture, spec)
+    keys = _suitable(spec)
+    st.markdown("Picture", help="Examples that suit the model; or your own below.")
+    pictures = [Thumbnail(key, EXAMPLES[key].title, EXAMPLES[key].alt, thumbnail(key)) for key in keys]
+    pressed = gallery("Example pictures", pictures, picture.example, key="path.gallery")
+    if pressed in keys:
+        picture = example_picture(pressed)
+    _say_refusal("example")
+    picture = _take_upload() or picture
+    remember("path.picture", picture)
+    return picture
+
+
+def _suitable(spec: ModelSpec | None) -> list[str]:
+    """The examples that suit a model; of a model that nobody knows, all."""
+    if spec is None:
+        return list(EXAMPLES)
+    names = {spec.key, spec.source}
+    return [key for key, example in EXAMPLES.items() if names & set(example.suits)] or list(EXAMPLES)
+
+
+def _first_picture(settings: Settings, spec: ModelSpec | None) -> Picture:
+    wanted = settings.example
+    if wanted == UPLOAD:
+        _refuse("example", "the link was made with a picture of its sender, which is not in it; an example is shown")
+    elif wanted:
+        try:
+            return example_picture(wanted)
+        except PrismError as error:
+            _refuse("example", f"{error.sentence} (from the address; the first example is shown)")
+    return example_picture(_suitable(spec)[0])
+
+
+def _follow_model(picture: Picture, spec: ModelSpec | None) -> Picture:
+    """Another model came: an example that does not suit it gives way to one that does; an upload stays."""
+    if spec is None or spec.key == recall("path.pictured_model"):
+        return picture
+    is_first = recall("path.pictured_model") is None
+    remember("path.pictured_model", spec.key)
+    if is_first or not picture.example or picture.example in _suitable(spec):
+        return picture
+    return example_picture(_suitable(spec)[0])
+
+
+def _refuse(control: str, sentence: str) -> None:
+    remember("path.refusals", {**recall("path.refusals", {}), control: sentence})
+
+
+def _take_upload() -> Picture | None:
+    upload = st.file_uploader(
+        "Your own picture",
+        key="path.upload",
+        max_upload_size=LIMITS.max_upload_bytes // MIB,
+        help="PNG, JPEG, WebP, TIFF or BMP. It stays in this process's memory and is never written to disk.",
+    )
+    if upload is None:
+        return None
+    if upload.file_id != recall("path.upload_seen"):
+        remember("path.upload_seen", upload.file_id)
+        remember("path.upload_refusal", "")
+        try:
+            return upload_picture(upload.name, upload.getvalue())
+        except PrismError as error:
+            remember("path.upload_refusal", error.sentence)
+    if recall("path.upload_refusal"):
+        refused(recall("path.upload_refusal"))
+    return None
+
+
+# ----------------------------------------------------------------- the question
+TOP_CLASS = -1  # an option of its own: Streamlit takes None for "nothing chosen"
+
+
+def choose_target(settings: Settings, prediction: Result) -> int | None:
+    """The class to explain: the top one, one of the top five, or any other; None is the top class, whichever it is."""
+    logits, top = prediction.arrays["logits"], prediction.values["top"]
+    rows = {row["target"]: row for row in top}
+    others = [target for target in range(len(logits)) if target not in rows]
+    options = [TOP_CLASS, *rows, *others]
+    names = class_names(prediction)
+
+    def say(target: int) -> str:
+        if target == TOP_CLASS:
+            return f"top class: {top[0]['label']}"
+        text = f"{names(target)} · logit {format_value(float(logits[target]))}"
+        return f"{text} · {rows[target]['probability']:.1%}" if target in rows else text
+
+    begin("path.target", TOP_CLASS if settings.target is None else settings.target)
+    if recall("path.target") not in options:
+        _refuse(
+            "target",
+            f"target {recall('path.target')}; classes are 0..{len(logits) - 1}; the top class is explained",
+        )
+        remember("path.target", TOP_CLASS)
+    target = st.selectbox("Class to explain", options, format_func=say, key="path.target")
+    _say_refusal("target")
+    return None if target == TOP_CLASS else target
+
+
+def class_names(prediction: Result):
+    """A function from a class's number to its name."""
+    rows = {row["target"]: row["label"] for row in prediction.values["top"]}
+    spec = next((s.spec for s in service().models() if s.spec.key == prediction.request.model), None)
+    labels = spec.labels if spec is not None else ()
+    return lambda target: rows.get(target) or (labels[target] if target < len(labels) else f"class {target}")
+
+
+def choose_baselines(settings: Settings) -> tuple[str, ...]:
+    """What stands for "nothing there"; attributions over several are averaged."""
+    sigmas = [float(name.removeprefix("blur:")) for name in settings.baselines if name.startswith("blur:")]
+    begin("path.baselines", [name.split(":")[0] for name in settings.baselines])
+    begin("path.sigma", sigmas[0] if sigmas else 3.0)
+    chosen = st.multiselect(
+        "Baselines $x^0$",
+        FLAT_BASELINES,
+        key="path.baselines",
+        help="The picture that stands for “nothing there”. With several, each method's attributions are averaged.",
+    )
+    sigma = recall("path.sigma")
+    if "blur" in chosen:
+        sigma = st.number_input("Blur $\\sigma$, pixels", 0.1, 200.0, step=0.5, format="%g", key="path.sigma")
+    if not chosen:
+        refused("choose at least one baseline; black is used")
+        chosen = ["black"]
+    _say_refusal("baselines")
+    return tuple(f"blur:{sigma:g}" if name == "blur" else name for name in chosen)
+
+
+def choose_methods(settings: Settings, refusals: dict[str, str]) -> tuple[str, ...]:
+    """Up to sixteen methods; why one does not apply to this model stands below.
+
+    Args:
+        refusals: of the last board, method to sentence.
+    """
+    begin("path.methods", list(settings.methods))
+    chosen = st.multiselect(
+        "Methods",
+        list(METHODS),
+        format_func=lambda key: METHODS[key].title,
+        key="path.methods",
+        max_selections=LIMITS.max_methods,
+        help="Side by side, on one image and one class.",
+    )
+    _say_refusal("methods")
+    for method in chosen:
+        if method in refusals:
+            refused(f"{METHODS[method].title}: {refusals[method]}")
+    if not chosen:
+        refused("choose at least one method")
+    return tuple(chosen)
+
+
+def tune(settings: Settings, methods: tuple[str, ...]) -> tuple[tuple[str, Params], ...]:
+    """Parameters of one method at a time; those of the others stay as they were set."""
+    params = dict(settings.params)
+    tunable = [method for method in methods if METHODS[method].params]
+    for control, sentence in recall("path.refusals", {}).items():
+        if "." in control:
+            refused(sentence)
+    if tunable:
+        with st.expander(
+            "Parameters", icon=":material/tune:", expanded=any("." in c for c in recall("path.refusals", {}))
+        ):
+            if recall("path.tuned") not in tunable:
+                remember("path.tuned", tunable[0])
+            method = st.selectbox("of", tunable, format_func=lambda key: METHODS[key].title, key="path.tuned")
+            st.caption(METHODS[method].summary)
+            params[method] = changed_only(method, draw_params(METHODS[method], "path", settings.params_of(method)))
+    return tuple((method, values) for method, values in params.items() if values)
+
+
+def choose_seed(settings: Settings) -> int:
+    begin("path.seed", settings.seed)
+    seed = st.number_input(
+        "Seed", 0, 2**53 - 1, step=1, key="path.seed", help="Equal seeds give equal maps: noise, masks, ties in ranks."
+    )
+    _say_refusal("seed")
+    return int(seed)
