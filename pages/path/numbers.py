@@ -11,7 +11,6 @@ from pages.shared.figures import (
     INSERTION_AXES,
     Axes,
     Curve,
-    LineStyle,
     Panel,
     channel_sum,
     format_value,
@@ -23,11 +22,6 @@ SCORE_TITLES = {
     "normalised": "(f(x_k) − f(x⁰)) / (f(x) − f(x⁰))",
     "probability": "probability",
 }
-
-
-def style_of(method: str) -> LineStyle:
-    """A method's line, the same in every plot."""
-    return line_style(list(METHODS).index(method))
 
 
 # ----------------------------------------------------------------- panels
@@ -143,7 +137,7 @@ def faithfulness_curves(sweep: Result, score: str) -> list[tuple[Axes, list[Curv
         for i, method in enumerate(_methods(sweep)):
             y = _scored(sweep, mode, i, score)
             area = sweep.values["rows"][i][f"{mode}_{score}"]
-            curves.append(Curve(method, METHODS[method].title, style_of(method), sweep.arrays["fractions"], y, area))
+            curves.append(Curve(method, METHODS[method].title, line_style(i), sweep.arrays["fractions"], y, area))
         groups.append((Axes(axes.title, axes.x, SCORE_TITLES[score]), curves))
     return groups
 
@@ -158,7 +152,7 @@ def _scored(sweep: Result, mode: str, i: int, score: str) -> np.ndarray:
 def sensitivity_curves(result: Result) -> list[Curve]:
     sizes = result.request.fractions
     return [
-        Curve(method, METHODS[method].title, style_of(method), np.asarray(sizes), result.arrays["correlations"][i])
+        Curve(method, METHODS[method].title, line_style(i), np.asarray(sizes), result.arrays["correlations"][i])
         for i, method in enumerate(_methods(result))
     ]
 

@@ -25,7 +25,7 @@ Scale = Literal["shared", "own"]
 
 CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
 OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
-PLOT_HEIGHT = 360  # pixels on screen
+PLOT_HEIGHT, LEGEND_ROW = 320, 22  # pixels on screen; a legend's row holds about three names
 PANEL_INCHES, FIGURE_DPI = 2.1, 200
 FIGURE_COLUMNS = 4
 
@@ -356,31 +356,38 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
     """
     figure = go.Figure()
     for curve in curves:
-        legend = curve.title if curve.area is None else f"{curve.title} {format_value(curve.area)}"
         line = {"color": curve.style.colour, "dash": curve.style.dash, "width": 2}
-        shared = {"legendgroup": curve.key, "name": legend}
-        figure.add_scatter(x=curve.x, y=curve.y, mode="lines", line=line, showlegend=False, hoverinfo="skip", **shared)
+        marker = {"symbol": curve.style.marker, "size": 7, "color": curve.style.colour}
+        name = curve.title if curve.area is None else f"{curve.title} {format_value(curve.area)}"
+        hover = f"{curve.title}: %{{y:.3g}} at %{{x:.3g}}<extra></extra>"
         shown = slice(None) if markers else slice(0, None, max(1, len(curve.x) // 8))
+        error = None if curve.error is None else {"array": curve.error[shown], "thickness": 1}
+        group = {"legendgroup": curve.key, "name": name}
+        figure.add_scatter(
+            x=curve.x, y=curve.y, mode="lines", line=line, showlegend=False, hovertemplate=hover, **group
+        )
         figure.add_scatter(
             x=curve.x[shown],
             y=curve.y[shown],
-            mode="lines+markers",
-            line={**line, "width": 0.001},
-            marker={"symbol": curve.style.marker, "size": 7, "color": curve.style.colour},
-            error_y=None if curve.error is None else {"array": curve.error[shown], "thickness": 1},
-            hovertemplate=f"{curve.title}: %{{y:.3g}} at %{{x:.3g}}<extra></extra>",
-            **shared,
+            mode="markers",
+            marker=marker,
+            error_y=error,
+            showlegend=False,
+            hovertemplate=hover,
+            **group,
         )
+        # Nothing but the legend's entry, which then shows dash and marker together.
+        figure.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, **group)
     figure.add_hline(y=0, line_width=1, line_dash="dot", line_color="#888888")
     figure.update_layout(
         title={"text": axes.title, "font": {"size": 15}},
         xaxis={"title": axes.x, "type": "log" if log_x else "linear"},
         yaxis={"title": axes.y},
-        height=PLOT_HEIGHT,
+        height=PLOT_HEIGHT + LEGEND_ROW * math.ceil(len(curves) / 3),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": -0.28, "title": None},
+        legend={"orientation": "h", "y": -0.25, "title": None},
         hovermode="closest",
     )
     return figure
