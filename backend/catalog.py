@@ -443,7 +443,7 @@ LRP = MethodSpec(
     source="Bach et al., On Pixel-Wise Explanations, PLoS ONE 2015 (zennit)",
     summary="Hands the score back layer by layer in proportion to each input's part in it.",
     equation=r"R_j = \sum_k \frac{z_{jk}}{\sum_{j'} z_{j'k} + \epsilon} R_k",
-    limits="The rules were made for ReLU networks; in transformers attention weights and normalisation are held constant.",
+    limits="Made for ReLU networks; in transformers attention weights and normalisation are held constant.",
     params=(
         ParamSpec(
             "composite",

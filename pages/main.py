@@ -19,7 +19,9 @@ from pages.shared.session import draw_status  # noqa: E402
 
 HERE = Path(__file__).parent
 
-st.set_page_config(page_title="Prism", page_icon=":material/looks:", layout="wide", initial_sidebar_state="auto")
+st.set_page_config(
+    page_title="Prism", page_icon=str(ROOT / "assets" / "favicon.png"), layout="wide", initial_sidebar_state="auto"
+)
 
 overview = st.Page(HERE / "overview.py", title="Overview", icon=":material/home:", default=True)
 families = [
