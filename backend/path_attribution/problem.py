@@ -14,6 +14,14 @@ from backend.runtime import Chunks
 Score = Callable[[Tensor, Tensor], Tensor]  # points (N, C, H, W), targets (N,) -> (N,)
 
 
+def target_scores(logits: Tensor, targets: Tensor) -> Tensor:
+    """The targets' logits; (N, classes), (N,) -> (N,). Raises: ModelFault: one of them is not a number."""
+    scores = logits.gather(1, targets[:, None])[:, 0]
+    if not torch.isfinite(scores).all():
+        raise ModelFault("the model returned a score that is not a number for this input", "model")
+    return scores
+
+
 @dataclass
 class Problem:
     """A batch of images, each with a baseline and a target class, and the model that scores them.
@@ -51,10 +59,7 @@ class Problem:
         return self.chunks.map(chunk, points, targets)
 
     def _logit(self, x: Tensor, t: Tensor) -> Tensor:
-        scores = self.model(x).gather(1, t[:, None])[:, 0]
-        if not torch.isfinite(scores).all():
-            raise ModelFault("the model returned a score that is not a number for this input", "model")
-        return scores
+        return target_scores(self.model(x), t)
 
     def step(self, done: int, total: int, message: str = "") -> None:
         """Tell whoever waits how far it is. May raise Cancelled."""

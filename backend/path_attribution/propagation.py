@@ -11,9 +11,10 @@ from zennit.core import Composite
 from zennit.rules import Epsilon, Gamma
 from zennit.types import BatchNorm, Convolution, ConvolutionTranspose, Linear
 
-from backend.errors import BadInput, ModelFault
+from backend.errors import BadInput
+from backend.models.surgery import frozen
 from backend.path_attribution.operation_rules import DifferenceRules, RelevanceRules
-from backend.path_attribution.problem import Explanation, Problem
+from backend.path_attribution.problem import Explanation, Problem, target_scores
 
 _VISIBLE_GAP = 0.01  # of the score's change: from here on an incomplete sum is told
 
@@ -42,13 +43,13 @@ def deeplift(problem: Problem) -> Explanation:
         with torch.enable_grad():
             with DifferenceRules(reference.seen):
                 logits = problem.model(image)
-            scores = _target_scores(logits, target)
+            scores = target_scores(logits, target)
             (multipliers,) = torch.autograd.grad(scores.sum(), image)
-        change = scores.detach() - _target_scores(baseline_logits, target)
+        change = scores.detach() - target_scores(baseline_logits, target)
         advance(len(image))
         return multipliers * (image.detach() - baseline), change
 
-    with _frozen(problem.model):
+    with frozen(problem.model):
         attribution, change = problem.chunks.map(chunk, problem.images, problem.baselines, problem.targets)
     return Explanation(attribution, explained_change=change, notes=_gap_notes(attribution, change))
 
@@ -80,7 +81,7 @@ def lrp(problem: Problem, composite: str = "epsilon-plus", epsilon: float = 1e-6
     """
     if not any(isinstance(module, Linear) for module in problem.model.modules()):
         raise BadInput("LRP needs convolutions and linear layers as modules; this model has none", "method")
-    with _frozen(problem.model):
+    with frozen(problem.model):
         canonizers = _batch_norms_to_merge(problem.model, problem.images[:1])
         return _relevance(problem, _composite(composite, epsilon, canonizers), epsilon)
 
@@ -94,7 +95,7 @@ def _relevance(problem: Problem, composite: Composite, epsilon: float) -> Explan
         with torch.enable_grad(), _registered(composite, problem.model):
             with RelevanceRules(epsilon) as rules:
                 logits = problem.model(image)
-            scores = _target_scores(logits, target)
+            scores = target_scores(logits, target)
             (relevance,) = torch.autograd.grad(scores, image, grad_outputs=scores.detach())
         if rules.has_constants:
             notes.add("LRP held attention weights and normalisation constant: an approximation for this model")
@@ -200,27 +201,6 @@ def _watching(model: nn.Module) -> Iterator[list[tuple[nn.Module, nn.Module]]]:
 
 
 # ----------------------------------------------------------------- both
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient inside, so that only what depends on the image does; restored afterwards."""
-    thawed = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in thawed:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in thawed:
-            parameter.requires_grad_(True)
-
-
-def _target_scores(logits: Tensor, target: Tensor) -> Tensor:
-    """(N, classes), (N,) -> (N,)."""
-    scores = logits.gather(1, target[:, None])[:, 0]
-    if not torch.isfinite(scores).all():
-        raise ModelFault("the model returned a score that is not a number for this input", "model")
-    return scores
-
-
 def _counter(problem: Problem, message: str) -> Callable[[int], None]:
     """Counts images and tells; the first sign of life comes before the first image."""
     done, total = 0, len(problem.images)
