@@ -103,7 +103,7 @@ def _find_layers(module: Classifier, input_shape: tuple[int, int, int], first: s
                 continue
             item.maker = chain.pop().maker  # a container gives the better name
         chain.append(item)
-    following = [*chain[1:], None]
+    following = [*chain[1:], None][: len(chain)]
     found = [
         (item, layer)
         for item, after in zip(chain, following, strict=True)
