@@ -50,26 +50,40 @@ def guided_step(
     """
     way = end - start
     lowest, highest = max(alpha - max_dist, 0.0), min(alpha + max_dist, 1.0)
-    high = start + way * highest
     is_behind = (points - start) / torch.where(way == 0, 1, way) < lowest
     points = torch.where(is_behind & (way != 0), start + way * lowest, points)
-    goal = way.abs().sum(1) * (1 - alpha)  # (B,) L1 distance to the end
-    tolerance = max(1e-9, 8 * torch.finfo(way.dtype).eps)
-    rank = math.floor(fraction * (way.shape[1] - 1)) + 1
-    magnitude = gradients.abs()
-    is_done = torch.zeros_like(goal, dtype=torch.bool)
+    high = start + way * highest
+    missing = (points - end).abs().sum(1) - way.abs().sum(1) * (1 - alpha)  # (B,) L1 way to go in this step
+
+    # In order of their gradients: how far the first values can bring us together.
+    magnitude = gradients.abs().masked_fill_(points == high, torch.inf)  # these cannot move
+    ranked, order = magnitude.sort(1)
+    reach = (high - points).abs_().gather(1, order).cumsum_(1)  # (B, F)
+    first, last = _last_group(ranked, reach, missing, math.floor(fraction * (way.shape[1] - 1)) + 1)
+    before = torch.where(first > 0, _at(reach, first - 1), 0)  # (B,)
+    within = _at(reach, last - 1) - before
+    gamma = torch.where(within > 0, (missing - before) / within, 0).clamp_(0, 1)[:, None]
+    partly = magnitude <= _at(ranked, last - 1)[:, None]
+    wholly = magnitude < _at(ranked, first)[:, None]  # equal gradients are never in different groups
+    return torch.where(wholly, high, torch.where(partly, torch.lerp(points, high, gamma), points))
+
+
+def _last_group(ranked: Tensor, reach: Tensor, missing: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The group of values that closes the step: from which rank and up to which, (B,) each, in 0..F.
+
+    A group is the next `size` values and all that equal its last one.
+    """
+    n_values = ranked.shape[1]
+    first = torch.zeros_like(missing, dtype=torch.long)
     while True:
-        left = (points - end).abs().sum(1)
-        is_done = is_done | ((left - goal).abs() <= torch.clamp(tolerance * torch.maximum(left, goal), min=tolerance))
-        magnitude = magnitude.masked_fill(points == high, torch.inf)
-        threshold = magnitude.kthvalue(rank, dim=1, keepdim=True).values
-        is_chosen = (magnitude <= threshold) & (magnitude < torch.inf)
-        reach = torch.where(is_chosen, (high - points).abs(), 0).sum(1)
-        needed = left - goal
-        is_done = is_done | (reach == 0)  # single precision may leave a rest that nobody can go
-        if bool(is_done.all()):
-            return points
-        gamma = (needed / torch.where(is_done, 1, reach))[:, None]
-        there = torch.where(gamma > 1, high, points + (high - points) * gamma.clamp(0, 1))
-        points = torch.where(is_chosen & ~is_done[:, None], there, points)
-        is_done = is_done | (gamma[:, 0] <= 1)
+        threshold = _at(ranked, (first + size).clamp_max(n_values) - 1)
+        last = torch.searchsorted(ranked, threshold[:, None], right=True)[:, 0]
+        is_enough = (last == n_values) | (_at(reach, last - 1) >= missing)
+        if bool(is_enough.all()):
+            return first, last
+        first = torch.where(is_enough, first, last)
+
+
+def _at(rows: Tensor, index: Tensor) -> Tensor:
+    """rows[b, index[b]], (B,); an index below 0 reads the first."""
+    return rows.gather(1, index.clamp_min(0)[:, None])[:, 0]
