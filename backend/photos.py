@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backend.errors import NotAvailable
 
-# name -> file in skimage/data. Only pictures that their authors put into the public domain or under CC0.
+# name -> file in skimage/data: pictures that are CC0, in the public domain, or without known restrictions.
 PHOTOS: dict[str, str] = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from backend.errors import BadInput
 
@@ -46,29 +47,43 @@ class LeNet(nn.Module):
 
 
 class PlainCNN(nn.Module):
-    """Four 3 x 3 convolutions with pooling between them, global average pooling, one linear layer."""
+    """Four 3 x 3 convolutions that halve the image three times, global average pooling, one linear layer.
 
-    def __init__(self, classes: int, channels: int = 3, widths: tuple[int, ...] = (24, 48, 96, 96)) -> None:
+    It is trained with a batch norm behind each convolution (`is_normalised`), which `folded` then multiplies into
+    the convolution: what ships is convolutions, ReLUs and poolings only, as propagation methods like it.
+    """
+
+    def __init__(self, classes: int, channels: int = 3, is_normalised: bool = False) -> None:
         super().__init__()
+        self.channels, self.classes = channels, classes
         layers: list[nn.Module] = []
         before = channels
-        for depth, width in enumerate(widths):
-            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
-            if depth < len(widths) - 1:
+        for width, stride, is_pooled in ((24, 2, False), (48, 1, True), (96, 1, True), (96, 1, False)):
+            layers.append(nn.Conv2d(before, width, 3, stride, padding=1))
+            if is_normalised:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.ReLU())
+            if is_pooled:
                 layers.append(nn.MaxPool2d(2))
             before = width
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(before, classes)
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):  # no normalisation layers: keep the variance through the ReLUs
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, classes)."""
         return self.classifier(self.flatten(self.pool(self.features(x))))
+
+    def folded(self) -> "PlainCNN":
+        """The same function in evaluation mode, without batch norms."""
+        plain = PlainCNN(self.classes, self.channels).to(self.classifier.weight)
+        pairs = zip(self.features, self.features[1:], strict=False)
+        fused = [fuse_conv_bn_eval(a.eval(), b.eval()) for a, b in pairs if isinstance(b, nn.BatchNorm2d)]
+        for own, conv in zip((m for m in plain.features if isinstance(m, nn.Conv2d)), fused, strict=True):
+            own.load_state_dict(conv.state_dict())
+        plain.classifier.load_state_dict(self.classifier.state_dict())
+        return plain.eval()
 
 
 class ResidualBlock(nn.Module):
@@ -202,3 +217,15 @@ def build(name: str, classes: int, channels: int) -> nn.Module:
     if name not in NETWORKS:
         raise BadInput(f"unknown architecture 'prism:{name}'; one of {', '.join(NETWORKS)}", "architecture")
     return NETWORKS[name](classes, channels)
+
+
+def build_for_training(name: str, classes: int, channels: int) -> nn.Module:
+    """Like `build`, with the batch norms that only training needs; `finish` makes of it what `build` gives."""
+    if name == "plain-cnn":
+        return PlainCNN(classes, channels, is_normalised=True)
+    return build(name, classes, channels)
+
+
+def finish(network: nn.Module) -> nn.Module:
+    """A trained network as it is kept: batch norms folded where the architecture has none."""
+    return network.folded() if isinstance(network, PlainCNN) else network.eval()

@@ -45,14 +45,15 @@ class Recipe:
     peak_rate: float = 4e-3  # of the one-cycle schedule
     weight_decay: float = 1e-4
     train_images: int | None = None  # None: all there are
+    is_mixed: bool = False  # bfloat16 products and channels last: more than twice as fast on a CPU that has them
 
 
 RECIPES: dict[str, Recipe] = {
     "digits-gap": Recipe("lenet-gap", "digits", epochs=60),
     "digits-fc": Recipe("lenet-fc", "digits", epochs=60),
-    "objects-cnn": Recipe("plain-cnn", "objects", epochs=10, peak_rate=2e-3),
-    "objects-resnet": Recipe("small-resnet", "objects", epochs=10),
-    "objects-vit": Recipe("small-vit", "objects", epochs=16, peak_rate=1.5e-3, weight_decay=0.02),
+    "objects-cnn": Recipe("plain-cnn", "objects", epochs=6, is_mixed=True),
+    "objects-resnet": Recipe("small-resnet", "objects", epochs=5, is_mixed=True),
+    "objects-vit": Recipe("small-vit", "objects", epochs=8, peak_rate=1.5e-3, weight_decay=0.02, is_mixed=True),
 }
 
 
@@ -109,7 +110,8 @@ DATASETS: dict[str, Dataset] = {
         augment=augment_objects,
         description="shapes made by Prism on photographs of scikit-image, among digits and strokes; test images use "
         "other photographs and other digits than training images",
-        licence="code and weights: as Prism; photographs: public domain or CC0 (scikit-image); digits: MNIST (CC BY-SA 3.0)",
+        licence="code and weights: as Prism; photographs: CC0 or no known restrictions (scikit-image); "
+        "digits: MNIST (CC BY-SA 3.0)",
     ),
 }
 
@@ -152,7 +154,8 @@ def train(
     run.fit(on_step)
     key = weights_key(name, seed)
     test = dataset.load("test", None)
-    weights = save({k: v.contiguous().cpu() for k, v in run.network.state_dict().items()})
+    run.module.network = networks.finish(run.network)
+    weights = save({k: v.contiguous().cpu() for k, v in run.module.network.state_dict().items()})
     card = {
         "key": key,
         "architecture": f"prism:{recipe.architecture}",
@@ -188,9 +191,13 @@ class _Run:
         self.images = dataset.load("train", recipe.train_images)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = networks.build(recipe.architecture, len(dataset.labels), self.images.images.shape[1])
+            self.network = networks.build_for_training(
+                recipe.architecture, len(dataset.labels), self.images.images.shape[1]
+            )
         row = catalog.EMBEDDED[name]  # seeds share the input's normalisation
         self.module = Classifier(self.network, row.mean, row.std, row.channels, row.value_range).to(device)
+        if recipe.is_mixed:
+            self.module.to(memory_format=torch.channels_last)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), recipe.peak_rate, weight_decay=recipe.weight_decay
@@ -223,7 +230,11 @@ class _Run:
         images = self.dataset.augment(images, self.generator).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = one_cycle(progress, self.recipe.peak_rate)
-        loss = F.cross_entropy(self.module(images), targets.to(self.device))
+        if self.recipe.is_mixed:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.is_mixed):
+            logits = self.module(images)
+        loss = F.cross_entropy(logits.float(), targets.to(self.device))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
