@@ -140,7 +140,7 @@ def preset(name: str, methods: Sequence[str] = ()) -> Plan:
         "figure5": Plan(_FIGURE_5, steps=0),
         "concentration": Plan(_CONCENTRATION, steps=0, fractions=()),
         "completeness": Plan(_COMPLETENESS, steps=0, fractions=()),
-        "search": Plan(_SEARCH, fractions=(), half="first"),
+        "search": Plan(_SEARCH, fractions=(), ours="together, w 0.5", half="first"),
         "study": Plan(every, fractions=(), ours="samp++", half="second"),
     }
     plan = plans[name]
@@ -175,12 +175,14 @@ _COMPLETENESS = (
     *(_row(f"SAMP++, eta {eta:g}", "samp++", eta=eta) for eta in (0.05, 0.02, 0.01, 0.005)),
 )
 _SEARCH = (
-    _row("samp++", "samp++"),
-    *(_row(f"w {w:.2f}", "samp++", w=w) for w in (0.0, 0.2, 0.5, 1.0)),
-    *(_row(f"eta {eta:g}", "samp++", eta=eta) for eta in (0.05, 0.01, 0.005)),
-    *(_row(f"lam {lam:g}", "samp++", lam=lam) for lam in (0.0, 0.9)),
-    _row("left, w 0.50", "samp++", integrator="left", w=0.5),
-    _row("absolute", "samp++", select="absolute"),
+    _row("ig", "ig"),
+    _row("apart, left, w 1/2", "samp++", walk="apart", integrator="left", w=0.5),
+    _row("apart, w 1/3", "samp++", walk="apart", w=1 / 3),
+    _row("apart, w 1/2", "samp++", walk="apart"),
+    *(_row(f"together, w {w:g}", "samp++", w=w) for w in (0.33, 0.4, 0.45, 0.5, 0.6)),
+    _row("together, eta 0.01", "samp++", eta=0.01),
+    _row("together, lam 0", "samp++", lam=0.0),
+    _row("together, left", "samp++", integrator="left"),
 )
 
 
