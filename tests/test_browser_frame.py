@@ -1,11 +1,13 @@
 """The frame in a real browser: deep links for the very first visitor, both themes, a phone, one engine."""
 
 import base64
+import re
 
 import pytest
 from gradio_client import Client
 
 from backend.catalog import FAMILIES
+from backend.examples import example_bytes
 
 pytestmark = pytest.mark.browser
 
@@ -45,15 +47,16 @@ def test_both_doors_share_models_and_results(visitor, fresh_app):
     assert api.predict(api_name="/status")["loads"] == 0
     open_page(visitor, f"{fresh_app}/path-attribution", "Attribution compare")
     visitor.get_by_text("Integrated Gradients").first.wait_for()
+    visitor.get_by_role("row", name=re.compile("^Grad-CAM")).first.wait_for()
+    visitor.wait_for_timeout(500)
     visitor.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState == 'notRunning'")
     before = api.predict(api_name="/status")
     assert before["loads"] == 1 and before["results"] > 0
 
-    from backend.examples import example_bytes
-    from pages.path.settings import DEFAULT
-
-    picture = base64.b64encode(example_bytes(DEFAULT.example)[0]).decode()
-    answer = api.predict(picture, DEFAULT.model, "ig", api_name="/attribute")
+    example = re.search(r"example=([\w-]+)", visitor.url).group(1)
+    picture = base64.b64encode(example_bytes(example)[0]).decode()
+    top = api.predict(picture, "digits-gap", api_name="/predict")["values"]["top"][0]["target"]
+    answer = api.predict(picture, "digits-gap", "ig", top, api_name="/attribute")
     after = api.predict(api_name="/status")
-    assert after["loads"] == 1, "the API loaded the model again"
+    assert (after["loads"], after["results"]) == (1, before["results"]), "the API did not find what the page had stored"
     assert answer["manifest"]["forward_passes"] > 0
