@@ -73,7 +73,7 @@ class OperationRules(TorchFunctionMode):
         is_in_place = kwargs.get("inplace", False) or function in _IN_PLACE
         function = _IN_PLACE.get(function, function)
         rule = self.rules.get(function)
-        if rule is None:
+        if rule is None or not args:
             return function(*args, **kwargs)
         if not is_in_place:
             return rule(function, *args, **kwargs)
@@ -158,16 +158,15 @@ class DifferenceRules(OperationRules):
 
         return rule
 
-    def _product(self, function: Callable, a: Any, b: Any) -> Tensor:
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return self._apply(_Product, function, a, b)
-        return function(a, b)
+    def _product(self, function: Callable, *factors: Any, **kwargs: Any) -> Tensor:
+        if len(factors) == 2 and all(isinstance(factor, Tensor) for factor in factors) and not kwargs:
+            return self._apply(_Product, function, *factors)
+        return function(*factors, **kwargs)
 
-    def _quotient(self, function: Callable, a: Any, b: Any, **kwargs: Any) -> Tensor:
-        if isinstance(b, Tensor) and not kwargs:
-            inverse = self._elementwise(torch.reciprocal, b)
-            return self._product(torch.mul, a, inverse)
-        return function(a, b, **kwargs)
+    def _quotient(self, function: Callable, a: Any, *divisor: Any, **kwargs: Any) -> Tensor:
+        if divisor and isinstance(divisor[0], Tensor) and not kwargs:
+            return self._product(torch.mul, a, self._elementwise(torch.reciprocal, divisor[0]))
+        return function(a, *divisor, **kwargs)
 
     def _softmax(self, function: Callable, x: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:
         def call(value: Tensor) -> Tensor:
@@ -385,13 +384,16 @@ class RelevanceRules(OperationRules):
 
         return _Proportional.apply(call, self.epsilon, *(args[place] for place in carriers))
 
-    def _sum(self, function: Callable, a: Any, b: Any, **kwargs: Any) -> Tensor:
-        if all(isinstance(value, Tensor) and value.requires_grad for value in (a, b)):
-            return self._proportional(function, a, b, **kwargs)
-        return function(a, b, **kwargs)  # a constant shift takes no relevance
+    def _sum(self, function: Callable, *terms: Any, **kwargs: Any) -> Tensor:
+        if all(isinstance(value, Tensor) and value.requires_grad for value in terms):
+            return self._proportional(function, *terms, **kwargs)
+        return function(*terms, **kwargs)  # a constant shift takes no relevance
 
-    def _product(self, function: Callable, a: Any, b: Any, **kwargs: Any) -> Tensor:
+    def _product(self, function: Callable, *factors: Any, **kwargs: Any) -> Tensor:
         """A factor of the product's own shape takes the relevance; two of them share it; constants and gates do not."""
+        if len(factors) != 2:
+            return self._proportional(function, *factors, **kwargs)
+        a, b = factors
         shape = torch.broadcast_shapes(*(value.shape if isinstance(value, Tensor) else () for value in (a, b)))
         takes = [isinstance(value, Tensor) and value.requires_grad and value.shape == shape for value in (a, b)]
         if takes == [True, True]:

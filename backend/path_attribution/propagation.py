@@ -166,6 +166,8 @@ def _batch_norms_to_merge(model: nn.Module, image: Tensor) -> list[MergeBatchNor
     zennit's own canonizer goes by the order in which modules are listed, which is wrong for networks that normalise
     before they convolve. A last look at the logits drops the merge if a layer's output also went elsewhere.
     """
+    if not any(isinstance(module, BatchNorm) for module in model.modules()):
+        return []
     with torch.no_grad(), _watching(model) as pairs:
         before = model(image)
     canonizers = [_MergePairs(pairs)]
