@@ -10,7 +10,7 @@ from backend.errors import Cancelled
 from pages.path import inputs, views
 from pages.path.analyses import show_analyses
 from pages.path.board import Board, work_off
-from pages.shared.session import recall, remember
+from pages.shared.session import recall
 from pages.shared.theme import use_theme
 
 DOING = {
@@ -30,7 +30,8 @@ def choose_board() -> Board:
         model, picture, prediction = inputs.choose_scene(settings)
         target = inputs.choose_target(settings, prediction)
         baselines = inputs.choose_baselines(settings)
-        methods = inputs.choose_methods(settings, recall("path.inapplicable", {}))
+        methods = inputs.choose_methods(settings)
+        below_methods = st.container()
         params = inputs.tune(settings, methods)
         seed = inputs.choose_seed(settings)
     settings = dataclasses.replace(
@@ -43,7 +44,10 @@ def choose_board() -> Board:
         params=params,
         seed=seed,
     )
-    return Board(settings, picture, prediction)
+    board = Board(settings, picture, prediction)
+    with below_methods:
+        inputs.say_inapplicable(board.refusals)
+    return board
 
 
 def show_progress(place, request: Request) -> OnStep:
@@ -92,5 +96,4 @@ elif next(board.missing(), None) is not None:
         is_new = False
     progress.empty()
     if is_new:
-        remember("path.inapplicable", board.refusals)
         st.rerun()

@@ -28,6 +28,8 @@ def first_settings() -> Settings:
         settings, refusals = read_query(st.query_params.to_dict())
         remember("path.refusals", refusals)
         remember("path.settings", settings)
+    elif recall("path.model") is None:  # back from another page: what the first address asked for is over
+        remember("path.refusals", Refusals())
     return settings
 
 
@@ -219,12 +221,8 @@ def choose_baselines(settings: Settings) -> tuple[str, ...]:
     return tuple(f"blur:{sigma:g}" if name == "blur" else name for name in chosen)
 
 
-def choose_methods(settings: Settings, refusals: dict[str, str]) -> tuple[str, ...]:
-    """Up to sixteen methods; why one does not apply to this model stands below.
-
-    Args:
-        refusals: of the last board, method to sentence.
-    """
+def choose_methods(settings: Settings) -> tuple[str, ...]:
+    """Up to sixteen methods."""
     begin("path.methods", list(settings.methods))
     chosen = st.multiselect(
         "Methods",
@@ -235,12 +233,15 @@ def choose_methods(settings: Settings, refusals: dict[str, str]) -> tuple[str, .
         help="Side by side, on one image and one class.",
     )
     _say_refusal("methods")
-    for method in chosen:
-        if method in refusals:
-            refused(f"{METHODS[method].title}: {refusals[method]}")
     if not chosen:
         refused("choose at least one method")
     return tuple(chosen)
+
+
+def say_inapplicable(refusals: dict[str, str]) -> None:
+    """Why a chosen method has no map of this model; method to sentence."""
+    for method, sentence in refusals.items():
+        refused(f"{METHODS[method].title}: {sentence}")
 
 
 def tune(settings: Settings, methods: tuple[str, ...]) -> tuple[tuple[str, Params], ...]:

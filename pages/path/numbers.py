@@ -71,7 +71,7 @@ def table(board: Board, score: str) -> tuple[list[Column], list[Row]]:
         ),
         Column("corrected", "Corrected", "lower", "Share of the change that the gradients missed and that was spread."),
         Column(
-            "variance", "Var(a)", "higher", "Variance over pixels: concentration, comparable where the sums are equal."
+            "variance", "Var(a)", "higher", "Concentration: variance over pixels, for methods whose sums are equal."
         ),
         Column("gini", "Gini", "higher", "Gini index of |a|: 0 all pixels equal, 1 one pixel has everything."),
         *_mask_columns(rows),
@@ -105,7 +105,7 @@ def _row(result: Result, measured: dict, score: str) -> Row:
         "insertion": measured.get(f"insertion_{score}"),
         "gap": quality.get("completeness_gap"),
         "corrected": quality.get("corrected_share"),
-        "variance": quality.get("variance"),
+        "variance": quality.get("variance") if METHODS[result.request.method].complete else None,
         "gini": quality.get("gini"),
         "seconds": made.elapsed_s,
         "forward": made.forward_passes,

@@ -78,7 +78,7 @@ def _report(board: Board, panels: Sequence[Panel], settings: Settings) -> Report
     results = board.results
     made, label = results[0].provenance, results[0].values["label"]
     return Report(
-        title=f"{settings.model}: what speaks for “{label}” in {board.picture.name}",
+        title=f"{settings.model}: what speaks for “{label}” in “{board.picture.name}”",
         image=board.prediction.arrays["pixels"],
         description=board.picture.alt,
         panels=panels,

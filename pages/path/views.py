@@ -33,8 +33,6 @@ def show_headline(board: Board) -> None:
         baselines = ", ".join(board.settings.baselines)
         explained += f"; on the baseline ({escape(baselines)}) it is {format_value(known.values['baseline_score'])}"
     st.markdown(f"{sees} {explained}.")
-    for note in (*board.picture.notes, *_notes(board)):
-        st.caption(f":material/info: {escape(note)}")
 
 
 def _notes(board: Board) -> list[str]:
@@ -64,6 +62,8 @@ def show_maps(board: Board, waiting: str) -> None:
     if display != settings.display:
         settings = dataclasses.replace(settings, display=display)
         note_settings(settings)
+    for note in (*board.picture.notes, *_notes(board)):
+        st.caption(f":material/info: {escape(note)}")
     takeaway.show(board, shown, settings)
 
 

@@ -7,17 +7,23 @@ twice: in the browser by `map_grid`, which repeats the few formulas below on raw
 import dataclasses
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import matplotlib
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.axes import Axes as Axes_
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+
+# Dollars in a label are dollars, and equal settings give equal SVG files.
+matplotlib.rcParams.update({"text.parse_math": False, "svg.hashsalt": "prism"})
 
 View = Literal["overlay", "map", "image"]
 Values = Literal["signed", "absolute", "positive"]
@@ -72,8 +78,6 @@ def _signed_colours() -> np.ndarray:
 
 def _unsigned_colours() -> np.ndarray:
     """(256, 3) uint8: matplotlib's inferno, whose lightness rises evenly from black."""
-    import matplotlib
-
     return np.round(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
@@ -265,35 +269,38 @@ def static_figure(
     drawn = [panel for panel in panels if panel.values is not None]
     n_columns = min(FIGURE_COLUMNS, len(drawn) + 1)
     n_rows = math.ceil((len(drawn) + 1) / n_columns)
-    figure = Figure(
-        figsize=(PANEL_INCHES * n_columns, (PANEL_INCHES + 0.5) * n_rows + 0.7), layout="constrained", dpi=FIGURE_DPI
-    )
-    all_axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes in all_axes:
+    size = (PANEL_INCHES * n_columns, (PANEL_INCHES + 0.7) * n_rows + 0.7)
+    figure = Figure(figsize=size, layout="constrained", dpi=FIGURE_DPI)
+    cells = figure.subplots(2 * n_rows, n_columns, squeeze=False, height_ratios=[1, 0.04] * n_rows)
+    pictures, bars = cells[::2].ravel(), cells[1::2].ravel()
+    for axes in (*pictures, *bars[:1], *bars[len(drawn) + 1 :]):
         axes.set_axis_off()
-    all_axes[0].imshow(_as_rgb(image), interpolation="nearest")
-    all_axes[0].set_title("Image", fontsize=8)
+    pictures[0].imshow(_as_rgb(image), interpolation="nearest")
+    pictures[0].set_title("Image", fontsize=8)
     limits = colour_limits(drawn, display)
-    for axes, panel in zip(all_axes[1:], drawn, strict=False):
-        _draw_panel(figure, axes, image, panel, display, limits[panel.key])
+    for axes, bar, panel in zip(pictures[1:], bars[1:], drawn, strict=False):
+        axes.imshow(
+            draw_map(_fit(image, panel.values.shape), panel, display, limits[panel.key]), interpolation="nearest"
+        )
+        axes.set_title(panel.title, fontsize=8)
+        _draw_bar(figure, bar, panel, display, limits[panel.key])
     figure.suptitle(title, fontsize=9)
-    figure.supxlabel(f"{scale_sentence(drawn, display)}\n{footer}", fontsize=6, color="#444444")
+    figure.supxlabel(f"{scale_sentence(drawn, display)}\n{textwrap.fill(footer, 45 * n_columns)}", fontsize=6)
     return _save(figure, file_format)
 
 
-def _draw_panel(figure: Figure, axes, image: np.ndarray, panel: Panel, display: Display, limit: float) -> None:
-    axes.imshow(draw_map(_fit(image, panel.values.shape), panel, display, limit), interpolation="nearest")
-    axes.set_title(panel.title, fontsize=8)
+def _draw_bar(figure: Figure, axes: Axes_, panel: Panel, display: Display, limit: float) -> None:
+    """The colours of a panel with the numbers at which they end, its unit and its caption."""
     diverging = is_diverging(panel, display)
     shown = limit if limit > 0 else 1.0
     table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
     scale = ScalarMappable(Normalize(-shown if diverging else 0, shown), ListedColormap(table / 255))
-    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.05, pad=0.02)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
     bar.set_ticks([-shown, 0, shown] if diverging else [0, shown])
     bar.set_ticklabels([format_value(tick) for tick in bar.get_ticks()])
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_linewidth(0.4)
-    bar.set_label("\n".join(filter(None, (panel.unit, panel.caption))), fontsize=6)
+    bar.set_label("\n".join(filter(None, (panel.unit, textwrap.fill(panel.caption, 38)))), fontsize=6)
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:
@@ -387,7 +394,7 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": -0.25, "title": None},
+        legend={"orientation": "h", "y": -0.32, "yanchor": "top", "title": None},
         hovermode="closest",
     )
     return figure
