@@ -439,7 +439,7 @@ LRP = MethodSpec(
     key="lrp",
     title="LRP",
     group="propagation",
-    implementation="backend.path_attribution.propagation:lrp",
+    implementation="backend.path_attribution.relevance:lrp",
     source="Bach et al., On Pixel-Wise Explanations, PLoS ONE 2015 (zennit)",
     summary="Hands the score back layer by layer in proportion to each input's part in it.",
     equation=r"R_j = \sum_k \frac{z_{jk}}{\sum_{j'} z_{j'k} + \epsilon} R_k",

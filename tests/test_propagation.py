@@ -13,7 +13,8 @@ from backend.errors import BadInput, Cancelled, ModelFault
 from backend.models.classifier import Classifier
 from backend.models.networks import build
 from backend.path_attribution.problem import Explanation, Problem
-from backend.path_attribution.propagation import deeplift, lrp
+from backend.path_attribution.propagation import deeplift
+from backend.path_attribution.relevance import lrp
 from backend.runtime import watch
 from tests.helpers import CrampedNet, ScoreNet, make_problem, random_images, relative_difference, tiny_cnn
 

@@ -1,0 +1,173 @@
+"""Recipes: everything but the seed that decides a model's weights."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backend.additive_decoding import supports
+from backend.additive_decoding.scenes import Scene
+from backend.additive_decoding.supports import Support
+from backend.errors import BadInput
+from backend.models.additive_decoder import ENCODERS, KINDS, LINKS, Kind, Link
+
+PAPER = "-paper"  # suffix of a name: the paper's own settings
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Two stages: many small starts side by side, chosen by training loss; the best goes on at full size."""
+
+    kind: Kind
+    scene: Scene
+    support: str  # a name of `SUPPORTS`, or JSON: {"polygon": [[z1, z2], ...]} or {"mask": ["0110", ...]}
+    link: Link = "identity"
+    encoder: str = "perceptron"
+    width: int = 64  # of the additive decoder's blocks; others get the width that makes parameters equal
+    rank: int = 12  # separable terms of each block
+    first_scale: float = 4.0  # of the first layer's weights at the start
+    first_bias: float = 2.0  # its biases at the start lie in -first_bias..first_bias
+    starts: int = 16
+    start_side: int = 8  # pixels
+    start_steps: int = 300
+    start_rate: float = 4e-3
+    latent_noise: float = 0.0  # falls to 0 in the first half of the starts' steps
+    steps: int = 1200
+    rate: float = 3e-3
+    batch: int = 32
+    constant_rate: bool = False  # no warm-up and no cosine
+    weight_decay: float = 0.0
+    hessian_weight: float = 0.0  # of the Hessian penalty
+    patience: int = 0  # stop after so many validations without a better loss; 0: never
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("link", self.link, LINKS)
+        _one_of("encoder", self.encoder, tuple(ENCODERS))
+        ranges = {
+            "width": (4, 1024),
+            "rank": (1, 128),
+            "starts": (1, 256),
+            "start_side": (8, 64),
+            "start_steps": (0, 100_000),
+            "steps": (1, 1_000_000),
+            "batch": (2, 4096),
+            "rate": (1e-6, 1.0),
+            "start_rate": (1e-6, 1.0),
+            "weight_decay": (0.0, 1.0),
+            "hessian_weight": (0.0, 1e3),
+            "patience": (0, 10_000),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadInput(f"{name} is {value}; expected {low}..{high}", name)
+        if self.scene.side % self.start_side:
+            raise BadInput(f"start_side {self.start_side} does not divide the side {self.scene.side}", "start_side")
+        self.make_support()
+
+    def make_support(self) -> Support:
+        """Raises: BadInput: unknown, empty, outside the frame, or made for other latents."""
+        return parse_support(self.support, self.scene)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Recipe":
+        """Read a recipe as a card or a job holds it; what is left out takes its default.
+
+        Raises: BadInput: unknown or missing fields, values out of range.
+        """
+        if not isinstance(body, Mapping):
+            raise BadInput("the recipe is not a JSON object", "recipe")
+        try:
+            scene = body.get("scene", {})
+            tuples = {name: tuple(scene[name]) for name in ("shapes", "free") if name in scene}
+            return cls(**{**body, "scene": Scene(**{**scene, **tuples})})
+        except TypeError as error:
+            raise BadInput(f"the recipe cannot be read: {error}", "recipe") from None
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BadInput(f"unknown {name} {value!r}; one of {', '.join(known)}", name)
+
+
+def parse_support(text: str, scene: Scene) -> Support:
+    """A support by name, or free-hand: {"polygon": [[z1, z2], ...]} or {"mask": ["0110", ...]} as JSON.
+
+    A mask's rows go along the first latent upwards, its columns along the second.
+    Raises: BadInput: see `supports`.
+    """
+    if not isinstance(text, str):
+        raise BadInput(f"support is {text!r}; expected a name or JSON", "support")
+    if not text.startswith("{"):
+        return supports.make_support(text, scene)
+    try:
+        body = json.loads(text)
+    except ValueError:
+        raise BadInput("the free-hand support is not JSON", "support") from None
+    if set(body) == {"polygon"}:
+        try:
+            vertices = tuple((float(x), float(y)) for x, y in body["polygon"])
+        except (TypeError, ValueError):
+            raise BadInput("the polygon is not a list of pairs of numbers", "support") from None
+        support: Support = supports.Polygon(vertices)
+    elif set(body) == {"mask"}:
+        rows = body["mask"]
+        if not isinstance(rows, list) or len({len(row) for row in rows}) > 1 or set("".join(rows)) - {"0", "1"}:
+            raise BadInput("the mask is not a list of equally long rows of 0 and 1", "support")
+        support = supports.from_mask(np.array([[cell == "1" for cell in row] for row in rows], dtype=bool))
+    else:
+        raise BadInput("a free-hand support has either a polygon or a mask", "support")
+    if support.n_latents != scene.n_latents:
+        raise BadInput(f"a free-hand support has 2 latents; the scene has {scene.n_latents}", "support")
+    return support
+
+
+# ----------------------------------------------------------------- what ships
+_SCALARS = Scene()
+_PLANES = Scene(free=("x", "y"))
+_FOUR = Scene(shapes=("ball",) * 4, free=("x", "y", "size"), radius=0.1)
+_L = Recipe("additive", _SCALARS, "l")
+_BLOCKS = Recipe(
+    "additive", _PLANES, "apart", encoder="position", width=192, rank=20, first_scale=2.0, first_bias=1.5, starts=8,
+    steps=3000, rate=1.5e-3,
+)  # fmt: skip
+
+RECIPES: dict[str, Recipe] = {
+    "balls-l-additive": _L,
+    "balls-l-plain": dataclasses.replace(_L, kind="non-additive"),
+    "balls-l-masked": dataclasses.replace(_L, kind="masked"),
+    "balls-l-hessian": dataclasses.replace(_L, kind="non-additive", hessian_weight=0.01),
+    "balls-u-additive": dataclasses.replace(_L, support="u"),
+    "balls-disconnected-additive": dataclasses.replace(_L, support="bands"),
+    "balls-corners-additive": dataclasses.replace(_L, support="corners"),
+    "balls-blocks-independent": _BLOCKS,
+    "balls-blocks-dependent": dataclasses.replace(_BLOCKS, support="apart-dependent"),
+    "balls-blocks-plain": dataclasses.replace(_BLOCKS, kind="non-additive"),
+    "balls-four": dataclasses.replace(_BLOCKS, scene=_FOUR),
+}
+# The setting small enough to be trained while a visitor waits.
+LIVE = dataclasses.replace(_L, scene=dataclasses.replace(_SCALARS, side=32), starts=16, start_steps=300, steps=800)
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe under a name; with the suffix -paper the paper's settings: one start, Adam 5e-4, weight decay
+    5e-4, early stopping.
+
+    Raises: BadInput: no such name.
+    """
+    base = name.removesuffix(PAPER)
+    if base not in RECIPES:
+        raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")
+    if base == name:
+        return RECIPES[name]
+    return dataclasses.replace(
+        RECIPES[base], starts=1, start_steps=0, steps=20_000, rate=5e-4, batch=64, constant_rate=True,
+        weight_decay=5e-4, patience=10,
+    )  # fmt: skip
