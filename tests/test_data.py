@@ -15,7 +15,7 @@ from backend import images as decoding
 from backend.catalog import EMBEDDED, EXAMPLES, HUB, examples_for
 from backend.errors import BadInput, Cancelled
 from backend.examples import example_bytes
-from backend.path_attribution import data
+from backend.path_attribution import composites, data
 from backend.path_attribution.train import RECIPES, Recipe, one_cycle, train
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -41,22 +41,22 @@ def test_digit_splits_are_disjoint_and_balanced():
 
 # ----------------------------------------------------------------- composites
 def test_composites_repeat_by_seed_and_a_prefix_stays_the_same():
-    few, more = data.objects("test", 40), data.objects("test", 300)
+    few, more = composites.objects("test", 40), composites.objects("test", 300)
     assert np.array_equal(few.images, more.images[:40])
     assert np.array_equal(few.masks, more.masks[:40])
-    assert not np.array_equal(few.images, data.objects("test", 40, seed=1).images)
+    assert not np.array_equal(few.images, composites.objects("test", 40, seed=1).images)
 
 
 def test_composites_have_the_promised_shape():
-    composites = data.objects("train", 50)
-    assert composites.images.shape == (50, 3, 64, 64) and composites.images.dtype == np.uint8
-    assert composites.masks.shape == (50, 64, 64) and composites.masks.dtype == bool
-    assert set(composites.targets) <= set(range(len(data.OBJECT_LABELS)))
-    assert composites.masks.any(axis=(1, 2)).all()
+    made = composites.objects("train", 50)
+    assert made.images.shape == (50, 3, 64, 64) and made.images.dtype == np.uint8
+    assert made.masks.shape == (50, 64, 64) and made.masks.dtype == bool
+    assert set(made.targets) <= set(range(len(composites.OBJECT_LABELS)))
+    assert made.masks.any(axis=(1, 2)).all()
 
 
 def test_train_and_test_use_different_photographs():
-    assert not set(data.BACKGROUNDS["train"]) & set(data.BACKGROUNDS["test"])
+    assert not set(composites.BACKGROUNDS["train"]) & set(composites.BACKGROUNDS["test"])
 
 
 def test_the_mask_is_where_the_object_is_seen(monkeypatch):
@@ -68,8 +68,8 @@ def test_the_mask_is_where_the_object_is_seen(monkeypatch):
 
     made = []
     for colour in (0.0, 1.0):
-        monkeypatch.setattr(data, "_colours", with_object_colour(colour))
-        made.append(data._composites(np.random.default_rng(7), photos, data.digits("test").images[:, 0]))
+        monkeypatch.setattr(composites, "_colours", with_object_colour(colour))
+        made.append(composites._composites(np.random.default_rng(7), photos, data.digits("test").images[:, 0]))
     (dark, _, mask), (bright, _, same_mask) = made
     assert np.array_equal(mask, same_mask)
     change = (bright.astype(int) - dark.astype(int)).min(axis=1)  # how much of the pixel is the object, times 255
@@ -92,12 +92,12 @@ def test_shapes_have_their_areas(label, area):
     axis = (np.arange(400) + 0.5) / 200 - 1  # radius 200 pixels: [-1, 1]
     axis = axis * 1.5
     u, v = np.meshgrid(axis, axis)
-    inside = (data._DISTANCES[label](u, v) < 0).mean() * 9.0
+    inside = (composites._DISTANCES[label](u, v) < 0).mean() * 9.0
     assert inside == pytest.approx(area, rel=0.01)
 
 
 def test_unknown_splits_are_refused():
-    for load in (data.digits, data.objects):
+    for load in (data.digits, composites.objects):
         with pytest.raises(ValueError, match="'train' or 'test'"):
             load("valid")
 
@@ -118,7 +118,7 @@ def test_every_example_decodes_and_suits_a_model(key):
 
 
 def test_examples_are_what_the_generators_make(tmp_path):
-    data.write_examples(tmp_path)
+    composites.write_examples(tmp_path)
     for path in sorted(tmp_path.iterdir()):
         made, shipped = (np.asarray(Image.open(file), int) for file in (path, ASSETS / "examples" / path.name))
         assert np.abs(made - shipped).mean() < 0.5  # other processors round a level up or down
@@ -197,7 +197,7 @@ def _stop_at(done: int):
 def test_composites_train_in_mixed_precision(tmp_path):
     recipe = dataclasses.replace(RECIPES["objects-resnet"], epochs=1, train_images=250)
     card = train("objects-resnet", folder=tmp_path, recipe=recipe)
-    assert card["labels"] == list(data.OBJECT_LABELS) and 0.0 <= card["accuracy"] <= 1.0
+    assert card["labels"] == list(composites.OBJECT_LABELS) and 0.0 <= card["accuracy"] <= 1.0
 
 
 def test_unknown_names_are_refused():

@@ -22,7 +22,7 @@ from backend.models import hub, networks
 from backend.models.classifier import Classifier
 from backend.models.layers import gap_head, has_functional_relu, nonlinearity_problems, spatial_layers
 from backend.models.library import WEIGHTS, Library
-from backend.path_attribution import data
+from backend.path_attribution import composites, data
 from backend.path_attribution.train import accuracy
 from tests.helpers import reseed
 
@@ -61,7 +61,7 @@ def library_of(folder: Path, *rows: dict) -> Library:
 # ----------------------------------------------------------------- what ships
 @pytest.fixture(scope="module")
 def test_sets():
-    return {"digits": data.digits("test"), "objects": data.objects("test")}
+    return {"digits": data.digits("test"), "objects": composites.objects("test")}
 
 
 @pytest.mark.parametrize("key", catalog.EMBEDDED)

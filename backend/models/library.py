@@ -15,9 +15,11 @@ from backend import catalog
 from backend.catalog import ModelSpec
 from backend.errors import BadInput, NotAvailable
 from backend.limits import LIMITS, Limits
-from backend.models import exported, hub, networks, user_models, weights
+from backend.models import decoders, exported, hub, networks, user_models, weights
 from backend.models.classifier import Classifier, LoadedClassifier
+from backend.models.decoders import LoadedDecoder
 
+_Weights = tuple[dict[str, torch.Tensor], str]  # tensors by name, sha256 of the file
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 
 
@@ -39,8 +41,7 @@ class Library:
         self.problems: list[str] = []
         self._lock = threading.RLock()
         self._local: dict[str, ModelSpec] = {}
-        self._uploads: dict[str, dict[str, torch.Tensor]] = {}  # by key, with `_digests`
-        self._digests: dict[str, str] = {}
+        self._uploads: dict[str, _Weights] = {}
         models_file = models_file or os.environ.get("PRISM_MODELS")
         if models_file:
             self._read_models_file(Path(models_file).expanduser())
@@ -70,7 +71,9 @@ class Library:
             return found if row is None else dataclasses.replace(
                 found, title=row.title, summary=row.summary, licence=row.licence, examples=row.examples
             )  # fmt: skip
-        spec = self.specs().get(key)
+        if isinstance(key, str) and key.startswith(decoders.JOB_PREFIX):
+            return decoders.job_spec(key)[0]
+        spec = self.specs().get(key) or catalog.DECODERS.get(key)
         if spec is None:
             raise BadInput(f"unknown model {key!r}; one of {', '.join(self.specs())}, or timm:NAME", "model")
         return spec
@@ -88,38 +91,37 @@ class Library:
     # ------------------------------------------------------------- loading
     def load(
         self, key: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> LoadedClassifier:
+    ) -> LoadedClassifier | LoadedDecoder:
         """Read a model's weights, check them against its row and put it on the device.
 
         Raises: BadInput: the weights, labels or input size do not fit; NotAvailable: no network, or no such file.
         """
         spec = self.spec(key)
-        device = torch.device(device)
-        with self._lock:
-            upload = self._uploads.get(key)
+        if spec.task == decoders.TASK:
+            folder = decoders.job_spec(key)[1] if spec.source == "local" else self.weights_folder
+            return decoders.load_decoder(spec, folder, torch.device(device), dtype)
         if spec.source == "hub":
             network = hub.load_network(spec.architecture.removeprefix(hub.PREFIX))
             digest = weights.digest_of(network.state_dict())
         elif spec.architecture == "pt2":
-            _, digest = _bytes_digest(spec)
-            network = exported.load_exported(spec.weights, device, (spec.n_channels, *spec.input_size))
+            digest = weights.file_digest(spec.weights, spec.sha256)
+            network = exported.load_exported(spec.weights, torch.device(device), (spec.n_channels, *spec.input_size))
         else:
-            state, digest = (upload, self._digests[key]) if upload is not None else self._read(spec)
-            network = build_network(spec)
-            weights.fit_state_dict(network, state, len(spec.labels), spec.architecture)
-        module = Classifier(network, spec.mean, spec.std, spec.channels, spec.value_range)
-        loaded = LoadedClassifier(spec, module.to(device, dtype), digest)
-        check_outputs(loaded)
-        return loaded
+            state, digest = self._read(spec)
+            network = build_network(spec, state)
+        return _assemble(spec, network, digest, device, dtype)
 
-    def _read(self, spec: ModelSpec) -> tuple[dict[str, torch.Tensor], str]:
+    def _read(self, spec: ModelSpec) -> _Weights:
+        with self._lock:
+            if spec.key in self._uploads:
+                return self._uploads[spec.key]
         if spec.source != "embedded":
             return weights.read_file(spec.weights, spec.sha256)
         card = self.card(spec.key)
         if card is None:
-            raise NotAvailable(
-                f"{spec.key} has no weights here; `python -m backend train {spec.key}` makes them", "model"
-            )
+            name, _, seed = spec.key.partition("-seed")
+            command = f"python -m backend train {name}" + (f" --seed {seed}" if seed else "")
+            raise NotAvailable(f"{spec.key} has no weights here; `{command}` makes them", "model")
         return weights.read_file(self.weights_folder / spec.weights, card["sha256"])
 
     # ------------------------------------------------------------- the user's own, for this process
@@ -140,18 +142,14 @@ class Library:
         spec = dataclasses.replace(spec, source="local", weights="", card="")
         if spec.key in self.specs():
             raise BadInput(f"the key {spec.key!r} is taken; remove that model first or choose another key", "key")
-        state, digest = weights.read_upload(data, self.limits)
+        upload = state, digest = weights.read_upload(data, self.limits)
         if spec.sha256 and spec.sha256 != digest:
             raise BadInput(f"the file's sha256 starts {digest[:12]}, expected {spec.sha256[:12]}", "weights")
-        network = build_network(spec)
-        weights.fit_state_dict(network, state, len(spec.labels), spec.architecture)
-        check_outputs(
-            LoadedClassifier(spec, Classifier(network, spec.mean, spec.std, spec.channels, spec.value_range), digest)
-        )
+        _assemble(spec, build_network(spec, state), digest)
         with self._lock:
             if spec.key in self.specs():
                 raise BadInput(f"the key {spec.key!r} is taken; choose another", "key")
-            self._local[spec.key], self._uploads[spec.key], self._digests[spec.key] = spec, state, digest
+            self._local[spec.key], self._uploads[spec.key] = spec, upload
         return spec
 
     def remove(self, key: str) -> None:
@@ -165,37 +163,41 @@ class Library:
                 raise BadInput(f"{key!r} is not one of your own models ({mine})", "model")
             del self._local[key]
             self._uploads.pop(key, None)
-            self._digests.pop(key, None)
 
 
-def _bytes_digest(spec: ModelSpec) -> tuple[int, str]:
-    import hashlib
+def _assemble(
+    spec: ModelSpec,
+    network: nn.Module,
+    digest: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LoadedClassifier:
+    """The network behind its normalisation, on its device, after it answered one image."""
+    module = Classifier(network, spec.mean, spec.std, spec.channels, spec.value_range)
+    loaded = LoadedClassifier(spec, module.to(device, dtype), digest)
+    check_outputs(loaded)
+    return loaded
 
-    try:
-        data = Path(spec.weights).read_bytes()
-    except OSError:
-        raise NotAvailable(f"the file {Path(spec.weights).name} is not there or cannot be read", "weights") from None
-    digest = hashlib.sha256(data).hexdigest()
-    if spec.sha256 and digest != spec.sha256:
-        raise BadInput(f"the file's sha256 starts {digest[:12]}, expected {spec.sha256[:12]}", "weights")
-    return len(data), digest
 
+def build_network(spec: ModelSpec, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The architecture that a row names, with one output for each label, and with these weights.
 
-def build_network(spec: ModelSpec) -> nn.Module:
-    """The architecture that a row names, with one output for each label; its weights are yet to come.
-
-    Raises: BadInput: no such architecture, or it cannot be built for this input.
+    Raises: BadInput: no such architecture, it cannot be built for this input, or the weights do not fit.
     """
     kind, _, name = spec.architecture.partition(":")
-    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: disturb nobody's random numbers
-        if kind == "prism":
-            return networks.build(name, len(spec.labels), spec.n_channels)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: disturb nobody's random numbers
         try:
-            return _build_torchvision(name, spec) if kind == "torchvision" else _build_timm(name, spec)
+            network = _BUILDERS[kind](name, spec)
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{spec.architecture} cannot be built for this row: {_first_line(error)}", "architecture"
             ) from error
+    weights.fit_state_dict(network, state, len(spec.labels), spec.architecture)
+    return network
+
+
+def _build_prism(name: str, spec: ModelSpec) -> nn.Module:
+    return networks.build(name, len(spec.labels), spec.n_channels)
 
 
 def _build_torchvision(name: str, spec: ModelSpec) -> nn.Module:
@@ -219,6 +221,9 @@ def _build_timm(name: str, spec: ModelSpec) -> nn.Module:
         except TypeError:  # convolutional networks take any size
             pass
     return timm.create_model(name, pretrained=False, **sizes)
+
+
+_BUILDERS = {"prism": _build_prism, "torchvision": _build_torchvision, "timm": _build_timm}
 
 
 def check_outputs(loaded: LoadedClassifier) -> None:

