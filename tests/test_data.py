@@ -171,6 +171,16 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path):
     assert not checkpoint.exists()
 
 
+def test_rounds_resume_too(tmp_path):
+    recipe = dataclasses.replace(TINY, epochs=1, rounds=2)  # three batches each
+    whole = train("digits-gap", folder=tmp_path, recipe=recipe)
+    for done in (4, 6):  # put down between the rounds, and when all but the writing was done
+        checkpoint = tmp_path / "state.pt"
+        with pytest.raises(Cancelled):
+            train("digits-gap", 0, _stop_at(done), checkpoint, folder=tmp_path, recipe=recipe)
+        assert train("digits-gap", 0, None, checkpoint, folder=tmp_path, recipe=recipe)["sha256"] == whole["sha256"]
+
+
 def test_training_leaves_the_global_random_numbers_alone(tmp_path):
     before = torch.random.get_rng_state()
     train("digits-gap", 3, folder=tmp_path, recipe=dataclasses.replace(TINY, epochs=1, train_images=100))

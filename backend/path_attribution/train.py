@@ -40,7 +40,8 @@ class Recipe:
 
     architecture: str  # a name of `networks.NETWORKS`
     dataset: str  # "digits" or "objects"
-    epochs: int
+    epochs: int  # of one round
+    rounds: int = 1  # each takes the weights of the one before to new images, with a schedule of its own
     batch: int = 100
     peak_rate: float = 4e-3  # of the one-cycle schedule
     weight_decay: float = 1e-4
@@ -53,7 +54,9 @@ RECIPES: dict[str, Recipe] = {
     "digits-fc": Recipe("lenet-fc", "digits", epochs=60),
     "objects-cnn": Recipe("plain-cnn", "objects", epochs=6, is_mixed=True),
     "objects-resnet": Recipe("small-resnet", "objects", epochs=5, is_mixed=True),
-    "objects-vit": Recipe("small-vit", "objects", epochs=8, peak_rate=1.5e-3, weight_decay=0.02, is_mixed=True),
+    "objects-vit": Recipe(
+        "small-vit", "objects", epochs=8, rounds=2, peak_rate=1.5e-3, weight_decay=0.02, is_mixed=True
+    ),
 }
 
 
@@ -62,7 +65,7 @@ class Dataset:
     """Where a recipe's images come from and how they are varied in training."""
 
     labels: tuple[str, ...]
-    load: Callable[[str, int | None], LabelledImages]  # split, number of images
+    load: Callable[..., LabelledImages]  # (split, number of images or None, seed of generated ones = 0)
     augment: Callable[[Tensor, torch.Generator], Tensor]
     description: str
     licence: str
@@ -92,7 +95,8 @@ def augment_objects(images: Tensor, generator: torch.Generator) -> Tensor:
     return images[:, torch.randperm(3, generator=generator)].contiguous()
 
 
-def _load_digits(split: str, n: int | None) -> LabelledImages:
+def _load_digits(split: str, n: int | None = None, seed: int = 0) -> LabelledImages:
+    """The real digits: there is only one set of them, whatever the seed."""
     return data.digits(split)[:n]
 
 
@@ -188,39 +192,50 @@ class _Run:
     ) -> None:
         self.identity = json.dumps({"name": name, "seed": seed, **dataclasses.asdict(recipe)}, sort_keys=True)
         self.recipe, self.dataset, self.device, self.checkpoint = recipe, dataset, device, checkpoint
-        self.images = dataset.load("train", recipe.train_images)
+        self.seed = seed
+        row = catalog.EMBEDDED[name]  # seeds share the input's normalisation
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = networks.build_for_training(
-                recipe.architecture, len(dataset.labels), self.images.images.shape[1]
-            )
-        row = catalog.EMBEDDED[name]  # seeds share the input's normalisation
+            self.network = networks.build_for_training(recipe.architecture, len(dataset.labels), row.n_channels)
         self.module = Classifier(self.network, row.mean, row.std, row.channels, row.value_range).to(device)
         if recipe.is_mixed:
             self.module.to(memory_format=torch.channels_last)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch, self.elapsed_s = 0, 0.0  # of all rounds
+        state = self._read_checkpoint()
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self.epoch, self.elapsed_s = state["epoch"], state["elapsed_s"]
+        self._begin_round(min(self.epoch // recipe.epochs, recipe.rounds - 1))
+        if self.epoch % recipe.epochs:  # put down in the middle of a round
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+
+    def _begin_round(self, number: int) -> None:
+        """New images (where they are generated), a new optimizer and new random numbers."""
+        self.round = number
+        self.images = self.dataset.load("train", self.recipe.train_images, number)
+        self.generator = torch.Generator().manual_seed(self.seed + (number << 32))
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), recipe.peak_rate, weight_decay=recipe.weight_decay
+            self.network.parameters(), self.recipe.peak_rate, weight_decay=self.recipe.weight_decay
         )
-        self.epoch, self.elapsed_s = 0, 0.0
-        self._resume()
 
     def fit(self, on_step: OnStep) -> None:
         """Train the epochs that are left; the network ends in evaluation mode."""
-        targets = torch.from_numpy(self.images.targets)
-        batches = len(self.images) // self.recipe.batch
-        total = self.recipe.epochs * batches
-        while self.epoch < self.recipe.epochs:
+        epochs, batches = self.recipe.epochs, len(self.images) // self.recipe.batch
+        total = self.recipe.rounds * epochs * batches
+        while self.epoch < self.recipe.rounds * epochs:
             started = time.perf_counter()
+            if self.epoch // epochs != self.round:
+                self._begin_round(self.epoch // epochs)
             self.module.train()
             order = torch.randperm(len(self.images), generator=self.generator)
             for number in range(batches):
-                index = order[number * self.recipe.batch : (number + 1) * self.recipe.batch]
-                done = self.epoch * batches + number
-                loss = self._update(to_unit(self.images.images[index.numpy()]), targets[index], done / total)
+                part = self.images[order[number * self.recipe.batch : (number + 1) * self.recipe.batch].numpy()]
+                progress = (self.epoch % epochs * batches + number) / (epochs * batches)  # of this round
+                loss = self._update(to_unit(part.images), torch.from_numpy(part.targets), progress)
                 if on_step is not None:
-                    message = f"epoch {self.epoch + 1} of {self.recipe.epochs}, loss {loss:.3f}"
-                    on_step(Step(done + 1, total, message))
+                    message = f"epoch {self.epoch + 1} of {self.recipe.rounds * epochs}, loss {loss:.3f}"
+                    on_step(Step(self.epoch * batches + number + 1, total, message))
             self.epoch += 1
             self.elapsed_s += time.perf_counter() - started
             self._keep()
@@ -256,16 +271,13 @@ class _Run:
         torch.save(state, beside)
         os.replace(beside, self.checkpoint)  # a kill in the middle leaves the last whole one
 
-    def _resume(self) -> None:
+    def _read_checkpoint(self) -> dict[str, Any] | None:
         if self.checkpoint is None or not self.checkpoint.exists():
-            return
+            return None
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state["identity"] != self.identity:
             raise BadInput("the checkpoint belongs to another run (name, seed or recipe differ)", "checkpoint")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.epoch, self.elapsed_s = state["epoch"], state["elapsed_s"]
+        return state
 
     def forget_checkpoint(self) -> None:
         if self.checkpoint is not None:
