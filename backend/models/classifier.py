@@ -28,6 +28,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.channels = channels
+        self.cam_layer = ""  # the row's wish for CAM-like methods; empty: the last spatial layer
         low, high = value_range
         # x -> (low + x (high - low) - mean) / std, as one multiplication and one addition
         scale = torch.tensor([(high - low) / s for s in std])
@@ -47,6 +48,7 @@ class LoadedClassifier(HasBytes):
     def __init__(self, spec: ModelSpec, module: Classifier, digest: str) -> None:
         self.spec = spec
         self.module = module.eval().requires_grad_(False)
+        self.module.cam_layer = dict(spec.layers).get("cam", "")
         self.digest = digest
         self.nbytes = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
 

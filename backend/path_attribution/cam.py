@@ -94,7 +94,7 @@ def weights_plus_plus(maps: Tensor, gradients: Tensor) -> Tensor:
 # ----------------------------------------------------------------- the common part
 def _gradient_cam(problem: Problem, depth: int, weigh: Weigh, message: str) -> tuple[Explanation, bool]:
     """The explanation, and whether the layer's maps have negative values."""
-    layers = spatial_layers(problem.model, tuple(problem.images.shape[1:]))
+    layers = spatial_layers(problem.model, tuple(problem.images.shape[1:]), problem.model.cam_layer)
     if not layers:
         raise BadInput(f"{message} needs a layer with a spatial output, which this model does not show", "method")
     if depth >= len(layers):
