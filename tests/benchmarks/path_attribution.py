@@ -297,7 +297,7 @@ def section_saliency() -> Iterator[Ratio]:
         """The package's mask of each image; its model function is ours."""
 
         def call(x_value_batch, call_model_args=None, expected_keys=None):
-            points = torch.from_numpy(np.asarray(x_value_batch)).permute(0, 3, 1, 2).to(problem.images)
+            points = torch.from_numpy(np.asarray(x_value_batch)).permute(0, 3, 1, 2).to(problem.images).contiguous()
             points = points.detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(problem.model(points)[:, 1].sum(), points)
             return {saliency.core.INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).numpy()}
