@@ -139,10 +139,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from backend.catalog import FAMILIES
+    from backend.training import PACKAGES
 
-    if arguments.family not in FAMILIES:
-        raise BadInput(f"unknown family {arguments.family!r}; one of {', '.join(FAMILIES)}", "family")
+    if arguments.family not in PACKAGES:
+        raise BadInput(f"unknown family {arguments.family!r}; one of {', '.join(PACKAGES)}", "family")
     names = [name for name in arguments.methods.split(",") if name]
     _run_job(
         "evaluate",

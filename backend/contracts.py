@@ -110,6 +110,67 @@ class PathRequest:
     frames: int = 33
 
 
+# ----------------------------------------------------------------- requests: additive decoding
+@dataclass(frozen=True, slots=True)
+class DecodingRequest:
+    """All combinations of two blocks' values, as one grid of images."""
+
+    kind: ClassVar[str] = "decoding"
+    family: ClassVar[str] = "additive_decoding"
+    model: str
+    method: str = ""  # kind of decoder; empty: the model's own
+    grid: tuple[int, ...] = (9, 9)
+    params: Params = ()
+    seed: int = 0  # which training scenes lend their blocks, where a block has more than one latent
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTableRequest:
+    """Renders of every block on a grid of its latents, to be interpolated and added in the browser."""
+
+    kind: ClassVar[str] = "block_table"
+    family: ClassVar[str] = "additive_decoding"
+    model: str
+    size: int = 0  # values along each latent; 0: 65 for one latent, 33 for two
+
+
+@dataclass(frozen=True, slots=True)
+class LatentScatterRequest:
+    """True and learned latents of scenes, in the training support and beyond it, with their pictures."""
+
+    kind: ClassVar[str] = "latent_scatter"
+    family: ClassVar[str] = "additive_decoding"
+    model: str
+    n: int = 200  # scenes from each
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderFiguresRequest:
+    """Latent matching, errors in and out of support, and the assumption meters of one model."""
+
+    kind: ClassVar[str] = "decoder_figures"
+    family: ClassVar[str] = "additive_decoding"
+    model: str
+    n: int = 500  # test scenes
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SupportRequest:
+    """A training support and a truth, before any training: raster, extension, components, scenes, nonlinearity."""
+
+    kind: ClassVar[str] = "support"
+    family: ClassVar[str] = "additive_decoding"
+    support: str = "l"  # a name, or {"polygon": ...} or {"mask": ...} as JSON
+    shapes: tuple[str, ...] = ("ball", "ball")
+    free: tuple[str, ...] = ("y",)
+    occlusion: bool = False
+    nonlinearity: float = 1.0
+    n: int = 200  # latents drawn
+    seed: int = 0
+
+
 Request = (
     PredictionRequest
     | AttributionRequest
@@ -117,6 +178,11 @@ Request = (
     | SensitivityRequest
     | RandomisationRequest
     | PathRequest
+    | DecodingRequest
+    | BlockTableRequest
+    | LatentScatterRequest
+    | DecoderFiguresRequest
+    | SupportRequest
 )
 REQUEST_TYPES: dict[str, type] = {
     kind.kind: kind
@@ -127,8 +193,14 @@ REQUEST_TYPES: dict[str, type] = {
         SensitivityRequest,
         RandomisationRequest,
         PathRequest,
+        DecodingRequest,
+        BlockTableRequest,
+        LatentScatterRequest,
+        DecoderFiguresRequest,
+        SupportRequest,
     )
 }
+_DEFAULT_KINDS = {"additive_decoding": "decoding"}  # of requests that name their family only
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
@@ -154,7 +226,8 @@ def request_from_json(body: Mapping[str, Any]) -> Request:
     """
     if not isinstance(body, Mapping):
         raise BadInput("the request is not a JSON object", "request")
-    kind = body.get("kind", "attribution")
+    family = body.get("family")
+    kind = body.get("kind", _DEFAULT_KINDS.get(family, "attribution") if isinstance(family, str) else "attribution")
     if kind not in REQUEST_TYPES:
         raise BadInput(f"unknown kind {kind!r}; one of {', '.join(REQUEST_TYPES)}", "kind")
     request_type = REQUEST_TYPES[kind]
@@ -173,7 +246,7 @@ def request_from_json(body: Mapping[str, Any]) -> Request:
 
 def _read_field(name: str, value: Any) -> Any:
     """Check one field of a JSON request and bring it to its Python type."""
-    integers = {"target", "seed", "steps", "subsets", "max_layers", "frames"}
+    integers = {"target", "seed", "steps", "subsets", "max_layers", "frames", "n", "size"}
     if name in integers:
         if value is None and name == "target":
             return None
@@ -199,6 +272,24 @@ def _read_field(name: str, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, (int, float)) for v in value):
             raise BadInput("fractions is not a list of numbers", name)
         return tuple(float(v) for v in value)
+    if name == "grid":
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(v, int) and not isinstance(v, bool) for v in value
+        ):
+            raise BadInput(f"grid is {value!r}; expected two whole numbers", name)
+        return tuple(value)
+    if name in ("shapes", "free"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise BadInput(f"{name} is {value!r}; expected a list of names", name)
+        return tuple(value)
+    if name == "occlusion":
+        if not isinstance(value, bool):
+            raise BadInput(f"occlusion is {value!r}; expected true or false", name)
+        return value
+    if name == "nonlinearity":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BadInput(f"nonlinearity is {value!r}; expected a number", name)
+        return float(value)
     if name == "baseline" and isinstance(value, (list, tuple)):
         if not value or not all(isinstance(item, str) for item in value):
             raise BadInput("baseline is not a list of names", name)

@@ -28,8 +28,8 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 # What a job may be: "kind" -> "module:function", called as function(args, context) -> JSON-able result.
 KINDS = {
-    "train": "backend.path_attribution.train:job",
-    "evaluate": "backend.path_attribution.evaluate:job",
+    "train": "backend.training:job",
+    "evaluate": "backend.training:evaluation_job",
 }
 SAVE_EVERY_S = 0.5  # how often progress is written down
 POLL_S = 0.1

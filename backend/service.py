@@ -89,8 +89,11 @@ class Context:
             raise BadInput("the picture is no longer held; put it in again", "image")
         return image
 
-    def model(self, key: str):
+    def model(self, key: str, task: str = "classification"):
+        """The model on the device. Raises: BadInput: no such model, or it is made for another task."""
         spec = self.library.spec(key)
+        if spec.task != task:
+            raise BadInput(f"{key} is made for {spec.task.replace('_', ' ')}, not {task.replace('_', ' ')}", "model")
         load = functools.partial(self.library.load, key, self.runtime.device, self.runtime.dtype)
         return self.runtime.model(spec.key, load)
 
@@ -100,7 +103,10 @@ class Context:
 
 
 # The module of each family: `prepare` checks a request and names its model, `run` answers it.
-_FAMILIES = {"path_attribution": "backend.path_attribution.run"}
+_FAMILIES = {
+    "path_attribution": "backend.path_attribution.run",
+    "additive_decoding": "backend.additive_decoding.run",
+}
 
 
 def _compute(context: Context, request: Request) -> Result:

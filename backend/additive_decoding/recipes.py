@@ -26,17 +26,17 @@ class Recipe:
     support: str  # a name of `SUPPORTS`, or JSON: {"polygon": [[z1, z2], ...]} or {"mask": ["0110", ...]}
     link: Link = "identity"
     encoder: str = "perceptron"
-    width: int = 64  # of the additive decoder's blocks; others get the width that makes parameters equal
+    width: int = 96  # of the additive decoder's blocks; others get the width that makes parameters equal
     rank: int = 12  # separable terms of each block
     first_scale: float = 4.0  # of the first layer's weights at the start
     first_bias: float = 2.0  # its biases at the start lie in -first_bias..first_bias
-    starts: int = 16
+    starts: int = 12
     start_side: int = 8  # pixels
     start_steps: int = 300
     start_rate: float = 4e-3
     latent_noise: float = 0.0  # falls to 0 in the first half of the starts' steps
     steps: int = 1200
-    rate: float = 3e-3
+    rate: float = 5e-3
     batch: int = 32
     constant_rate: bool = False  # no warm-up and no cosine
     weight_decay: float = 0.0
@@ -153,7 +153,7 @@ RECIPES: dict[str, Recipe] = {
     "balls-four": dataclasses.replace(_BLOCKS, scene=_FOUR),
 }
 # The setting small enough to be trained while a visitor waits.
-LIVE = dataclasses.replace(_L, scene=dataclasses.replace(_SCALARS, side=32), starts=16, start_steps=300, steps=800)
+LIVE = dataclasses.replace(_L, scene=dataclasses.replace(_SCALARS, side=32), width=64, steps=800)
 
 
 def recipe_of(name: str) -> Recipe:

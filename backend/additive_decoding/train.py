@@ -122,14 +122,21 @@ def train(
 class _Reconstruct(nn.Module):
     """An autoencoder's loss as a module, so that it can be vectorised over stacked weights."""
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, model: Autoencoder, hessian_weight: float) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.hessian_weight = model, hessian_weight
 
-    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, noise: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean squared error, and what is added to it to be minimised.
+
+        Args: images: (N, 3, S, S). noise: on the latents, (N, d). signs: of the Hessian penalty, (2, N, d).
+        """
         latents = self.model.encode(images)
-        decoded = self.model.decode(latents + noise)
-        return (decoded - images).square().mean(), latents.square().mean()
+        error = (self.model.decode(latents + noise) - images).square().mean()
+        added = _CODE_DECAY * latents.square().mean()
+        if self.hessian_weight:
+            added = added + self.hessian_weight * assumptions.hessian_penalty(self.model.decode, latents, signs)
+        return error, added
 
 
 class _Run:
@@ -158,7 +165,7 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             small = [build(recipe, recipe.start_side) for _ in range(recipe.starts if recipe.start_steps else 1)]
-        self.skeleton = _Reconstruct(copy.deepcopy(small[0]).to("meta"))
+        self.skeleton = _Reconstruct(copy.deepcopy(small[0]).to("meta"), recipe.hessian_weight)
         self.model = small[0]  # stands in until one is chosen
         weights = {k: v.detach().to(device) for k, v in stack_module_state(small)[0].items()}
         self.running = torch.zeros(len(small), device=device)  # each start's running training loss
@@ -210,9 +217,10 @@ class _Run:
         images = self._draw(small=True)
         noise = torch.randn(len(self.running), len(images), recipe.scene.n_latents, generator=self.generator)
         noise = noise.to(self.device) * (recipe.latent_noise * max(0.0, 1 - 2 * progress))
-        errors, codes = vmap(self._loss_of, in_dims=(0, None, 0))(self.weights, images, noise)
+        signs = self._signs(len(images)).to(images)
+        errors, added = vmap(self._loss_of, in_dims=(0, None, 0, None))(self.weights, images, noise, signs)
         self.optimizer.zero_grad()
-        (errors + _CODE_DECAY * codes).sum().backward()  # starts share nothing: each gets its own gradient
+        (errors + added).sum().backward()  # starts share nothing: each gets its own gradient
         self.optimizer.step()
         share = 0.03 if self.step else 1.0
         self.running += share * (errors.detach() - self.running)
@@ -224,9 +232,15 @@ class _Run:
             self._choose()
         return float(self.running.min())
 
-    def _loss_of(self, weights: dict[str, Tensor], images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_of(
+        self, weights: dict[str, Tensor], images: Tensor, noise: Tensor, signs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
-        return functional_call(self.skeleton, named, (images, noise))
+        return functional_call(self.skeleton, named, (images, noise, signs))
+
+    def _signs(self, n: int) -> Tensor:
+        """Two draws of -1 or 1 for each latent, for the Hessian penalty; (2, n, d)."""
+        return torch.randint(0, 2, (2, n, self.recipe.scene.n_latents), generator=self.generator) * 2.0 - 1.0
 
     def _halve(self) -> None:
         """Go on with the better half of the starts, by training loss."""
@@ -293,9 +307,8 @@ class _Run:
     def _penalty(self, latents: Tensor) -> Tensor | float:
         if not self.recipe.hessian_weight:
             return 0.0
-        signs = torch.randint(0, 2, (2, *latents.shape), generator=self.generator).to(latents) * 2 - 1
-        penalty = assumptions.hessian_penalty(self.model.decode, latents, signs)
-        return self.recipe.hessian_weight * penalty
+        signs = self._signs(len(latents)).to(latents)
+        return self.recipe.hessian_weight * assumptions.hessian_penalty(self.model.decode, latents, signs)
 
     def _validate(self) -> None:
         loss = self.validation_loss()

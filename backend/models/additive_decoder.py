@@ -174,8 +174,8 @@ class BlockNet(nn.Module):
     def paint(self, profiles: Tensor) -> Tensor:
         """Sum of coloured outer products; (N, 2, rank, side) -> (N, channels, side, side)."""
         down, across = profiles[..., 0, :, :], profiles[..., 1, :, :]
-        painted = self.colour.T[:, :, None] * down[..., None, :, :]  # (N, channels, rank, side)
-        return painted.transpose(-1, -2) @ across[..., None, :, :]
+        coloured = self.colour.T[:, None] * down.transpose(-1, -2)[..., None, :, :]  # (N, channels, side, rank)
+        return (coloured.flatten(-3, -2) @ across).unflatten(-2, (-1, self.side))
 
     def forward(self, latents: Tensor) -> Tensor:
         """(N, latents of the block) -> (N, channels, side, side)."""
