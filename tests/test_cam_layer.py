@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 from torchvision.models import resnet18
 
 from backend.catalog import ModelSpec
