@@ -7,6 +7,7 @@ from backend.contracts import PathRequest, RandomisationRequest, Request, Result
 from pages.path.board import Answer, Board
 from pages.path.evaluation import show_evaluation
 from pages.path.numbers import randomisation_curves, sensitivity_curves, stage_panels
+from pages.path.views import PLOT_OPTIONS, kept
 from pages.shared.controls import begin, refused
 from pages.shared.figures import RANDOMISATION_AXES, SENSITIVITY_AXES, Display, plot_curves
 from pages.shared.map_grid import map_grid
@@ -15,7 +16,6 @@ from pages.shared.session import recall, remember
 
 PATH_METHODS = ("samp++", "samp")  # those whose path can be played
 TABS = ("How to read this", "Path player", "Sensitivity-N", "Sanity check", "The table")
-PLOT_OPTIONS = {"displayModeBar": False}
 
 
 def show_analyses(board: Board) -> None:
@@ -103,8 +103,8 @@ def _show_sensitivity(board: Board) -> None:
     request = SensitivityRequest(board.answered, baseline=settings.replacement, seed=settings.seed)
     result = _asked(board, request, "deleting random sets of pixels")
     if result is not None:
-        figure = plot_curves(sensitivity_curves(result), SENSITIVITY_AXES, markers=True, log_x=True)
-        st.plotly_chart(figure, key="path.sensitivity", config=PLOT_OPTIONS)
+        plots = kept((request,), lambda: [plot_curves(sensitivity_curves(result), SENSITIVITY_AXES, True, log_x=True)])
+        st.plotly_chart(plots[0], key="path.sensitivity", config=PLOT_OPTIONS)
 
 
 # ----------------------------------------------------------------- sanity check
@@ -118,11 +118,12 @@ def _show_sanity(board: Board) -> None:
     if not methods:
         return
     method = _choose_method("path.sane", methods)
-    result = _asked(board, RandomisationRequest(board.attribution(method)), "randomising layer after layer")
+    request = RandomisationRequest(board.attribution(method))
+    result = _asked(board, request, "randomising layer after layer")
     if result is None:
         return
-    figure = plot_curves(randomisation_curves(result), RANDOMISATION_AXES, markers=True)
-    st.plotly_chart(figure, key="path.sanity.curve", config=PLOT_OPTIONS)
+    plots = kept((request,), lambda: [plot_curves(randomisation_curves(result), RANDOMISATION_AXES, True)])
+    st.plotly_chart(plots[0], key="path.sanity.curve", config=PLOT_OPTIONS)
     map_grid(
         board.prediction.arrays["pixels"],
         stage_panels(result),

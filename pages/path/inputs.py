@@ -82,6 +82,7 @@ def _choose_model(settings: Settings) -> str:
         format_func=lambda key: f"{rows[key].title} · {SOURCES[rows[key].source]}" if key in rows else str(key),
         key="path.model",
         accept_new_options=True,
+        on_change=forget_refusals,  # the network may be back
         help="Any classifier of the timm library can be typed in as timm:NAME; your own come from the Models page.",
     )
     if key in rows:

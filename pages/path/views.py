@@ -1,7 +1,9 @@
 """The answer on screen: who sees what, the maps, the numbers, the curves."""
 
 import dataclasses
+from collections.abc import Callable
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from backend.catalog import METHODS
@@ -19,6 +21,7 @@ from pages.shared.tables import draw_table
 
 REPLACEMENTS = ("black", "blur:3", "mean", "white", "grey")
 PLOT_OPTIONS = {"displayModeBar": False}
+PLOTS_AT_MOST = 12  # kept for a visitor
 
 
 def show_headline(board: Board) -> None:
@@ -107,9 +110,24 @@ def show_curves(board: Board) -> None:
         refused(sweep.sentence)
     if not isinstance(sweep, Result):
         return
-    groups = faithfulness_curves(sweep, board.settings.score)
-    for column, (axes, curves) in zip(st.columns(2), groups, strict=False):
-        column.plotly_chart(plot_curves(curves, axes), key=f"path.curves.{axes.title}", config=PLOT_OPTIONS)
+    score = board.settings.score
+
+    def plots() -> list[go.Figure]:
+        return [plot_curves(curves, axes) for axes, curves in faithfulness_curves(sweep, score)]
+
+    for i, (column, plot) in enumerate(zip(st.columns(2), kept((board.faithfulness, score), plots), strict=False)):
+        column.plotly_chart(plot, key=f"path.curves.{i}", config=PLOT_OPTIONS)
+
+
+def kept(key: tuple, make: Callable[[], list[go.Figure]]) -> list[go.Figure]:
+    """Plots of an answer, made once: plotly takes longer to build them than the rest of the page together."""
+    plots = recall("path.plots")
+    if plots is None or (key not in plots and len(plots) >= PLOTS_AT_MOST):
+        plots = {}
+        remember("path.plots", plots)
+    if key not in plots:
+        plots[key] = make()
+    return plots[key]
 
 
 # ----------------------------------------------------------------- progress

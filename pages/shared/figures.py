@@ -32,6 +32,7 @@ Scale = Literal["shared", "own"]
 CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
 OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
 PLOT_HEIGHT, LEGEND_ROW = 320, 22  # pixels on screen; a legend's row holds about three names
+ZERO_LINE = {"width": 1, "dash": "dot", "color": "#888888"}
 PANEL_INCHES, FIGURE_DPI = 2.1, 200
 FIGURE_COLUMNS = 4
 
@@ -203,7 +204,7 @@ def scale_sentence(panels: Iterable[Panel], display: Display) -> str:
         return "Each map on its own scale: compare places, not strengths."
     if len(units) == 1:
         return f"One scale for all maps in {units[0]}."
-    return "One scale per unit: " + ", ".join(units) + "."
+    return "One scale for all maps of a unit: " + ", ".join(units) + "."
 
 
 def colourise(values: np.ndarray, limit: float, diverging: bool) -> np.ndarray:
@@ -385,7 +386,6 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
         )
         # Nothing but the legend's entry, which then shows dash and marker together.
         figure.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, **group)
-    figure.add_hline(y=0, line_width=1, line_dash="dot", line_color="#888888")
     figure.update_layout(
         title={"text": axes.title, "font": {"size": 15}},
         xaxis={"title": axes.x, "type": "log" if log_x else "linear"},
@@ -396,6 +396,7 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": -0.32, "yanchor": "top", "title": None},
         hovermode="closest",
+        shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": ZERO_LINE}],
     )
     return figure
 

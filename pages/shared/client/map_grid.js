@@ -170,7 +170,7 @@ class MapGrid {
     const units = [...new Set(drawn.map((card) => card.panel.unit))];
     if (!drawn.length) return "";
     if (this.display.scale === "own") return "Each map on its own scale: compare places, not strengths.";
-    return units.length === 1 ? `One scale for all maps in ${units[0]}.` : `One scale per unit: ${units.join(", ")}.`;
+    return units.length === 1 ? `One scale for all maps in ${units[0]}.` : `One scale for all maps of a unit: ${units.join(", ")}.`;
   }
 
   describe(card) {
