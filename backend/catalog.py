@@ -693,6 +693,16 @@ _GRID_PARAMS = (
         low=0.1,
         high=2.0,
     ),
+    ParamSpec(
+        "along",
+        "Along the axes",
+        "",
+        "choice",
+        "latents",
+        "What a row or column stands for: an even step of the learned latents, or the block of a training scene in "
+        "which the object stands there, so that grids of different decoders show the same scenes.",
+        choices=("latents", "scenes"),
+    ),
     ParamSpec("row_block", "Block down", "B_1", "int", 0, "Which block varies from row to row.", low=0, high=3),
     ParamSpec("column_block", "Block across", "B_2", "int", 1, "Which block varies along a row.", low=0, high=3),
 )

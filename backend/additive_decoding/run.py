@@ -38,6 +38,8 @@ CODEBOOK_SCENES = 2000
 THUMBNAIL_SIDE = 32  # pixels, of scenes in a scatter
 _NEAR = 0.03  # of a block's range: a code farther from all training codes was never seen
 _SCATTER_PICTURES = 300
+_AXIS_SHARPNESS = 20.0  # how much more an object's own place counts than the others', when scenes of an axis are chosen
+_RESPONSE_SCENES = 33
 
 
 # ----------------------------------------------------------------- checking
@@ -167,14 +169,20 @@ def _draw_grid(context: Context, request: DecodingRequest) -> Result:
     generator = context.runtime.generator(request.seed)
     still = bench.codes.learned[0]
     rows, columns = (
-        _axis_values(bench, axis, n, params["reach"], generator) for axis, n in zip(axes, request.grid, strict=True)
+        _axis(bench, axis, n, params["along"], params["reach"], generator)
+        for axis, n in zip(axes, request.grid, strict=True)
     )
-    latents = grids.combine(decoder, rows, columns, still, axes)
+    latents = grids.combine(decoder, rows.learned, columns.learned, still, axes)
     device = context.runtime.device
     with torch.no_grad(), watch(bench.loaded.module.decoder, context.is_cancelled) as passes:
-        images = grids.draw_grid(decoder, rows.to(device), columns.to(device), still.to(device), axes, _chunks(context))
+        images = grids.draw_grid(
+            decoder, rows.learned.to(device), columns.learned.to(device), still.to(device), axes, _chunks(context)
+        )
     is_sum = isinstance(decoder, AdditiveDecoder)
-    true, is_seen = true_latents(bench, latents.flatten(0, 1))
+    if rows.true is None or columns.true is None:
+        true, is_seen = true_latents(bench, latents.flatten(0, 1))
+    else:
+        true, is_seen = _combine_true(bench, axes, rows.true, columns.true).flatten(0, 1), torch.tensor(True)
     in_support = (bench.support.contains(true) & is_seen).view(request.grid)
     truth = bench.scene.draw(true.clamp(0, 1))
     arrays = {
@@ -183,7 +191,7 @@ def _draw_grid(context: Context, request: DecodingRequest) -> Result:
         "latents": latents.numpy(),  # (n, m, d)
         "true_latents": true.view(*request.grid, -1).numpy(),
         "in_support": in_support.numpy(),
-        **_block_pictures(bench, axes, rows, columns, device),
+        **_block_pictures(bench, axes, rows.learned, columns.learned, device),
     }
     error = (images.flatten(0, 1).cpu().clamp(0, 1) - truth.clamp(0, 1)).square().mean((1, 2, 3)).view(request.grid)
     return _result(
@@ -210,19 +218,48 @@ def _draw_grid(context: Context, request: DecodingRequest) -> Result:
     )
 
 
-def _axis_values(bench: Bench, block: int, n: int, reach: float, generator: torch.Generator) -> Tensor:
-    """Values of a block along an axis: evenly over the range met in training, or blocks of n training scenes."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Axis:
+    """Values of one block along a side of the grid, and what they mean where that is known."""
+
+    learned: Tensor  # (n, size of the block)
+    true: Tensor | None = None  # (n, size of the true block)
+
+
+def _axis(bench: Bench, block: int, n: int, along: str, reach: float, generator: torch.Generator) -> Axis:
+    """Even steps over the range of a scalar latent met in training; or the block of n training scenes."""
     columns = list(bench.loaded.module.blocks[block])
-    if len(columns) == 1:
-        low, high = bench.codes.low[columns[0]], bench.codes.high[columns[0]]
-        middle, half = (low + high) / 2, (high - low) / 2 * reach
-        ends = (float(middle - half), float(middle + half))
-        is_falling = _correlation(bench, block) < 0  # learned latents may run downwards: show true ones upwards
-        return torch.linspace(*(reversed(ends) if is_falling else ends), n)[:, None]
-    chosen = torch.randperm(len(bench.codes.learned), generator=generator)[:n]
-    codes = bench.codes.learned[chosen][:, columns]
-    true = bench.codes.true[chosen][:, list(bench.scene.blocks[bench.codes.permutation[block]])]
-    return codes[true[:, -1].argsort()]
+    if along == "scenes" or len(columns) > 1:
+        return _axis_of_scenes(bench, block, n, generator)
+    low, high = bench.codes.low[columns[0]], bench.codes.high[columns[0]]
+    middle, half = (low + high) / 2, (high - low) / 2 * reach
+    ends = (float(middle - half), float(middle + half))
+    is_falling = _correlation(bench, block) < 0  # learned latents may run downwards: show true ones upwards
+    return Axis(torch.linspace(*(reversed(ends) if is_falling else ends), n)[:, None])
+
+
+def _axis_of_scenes(bench: Bench, block: int, n: int, generator: torch.Generator | None = None) -> Axis:
+    """A block's codes in n training scenes: its object at even steps and the others low; in the plane, any n scenes."""
+    own = list(bench.scene.blocks[bench.codes.permutation[block]])
+    true = bench.codes.true
+    if len(own) == 1:
+        others = [k for k in range(true.shape[1]) if k not in own]
+        wanted = torch.linspace(float(true[:, own].min()), float(true[:, own].max()), n)
+        distance = (true[:, own[0]] - wanted[:, None]).abs()  # (n, N)
+        chosen = (_AXIS_SHARPNESS * distance + true[:, others].sum(1)).argmin(1)
+    else:
+        chosen = torch.randperm(len(true), generator=generator)[:n]
+        chosen = chosen[true[chosen][:, own[1]].argsort()]
+    return Axis(bench.codes.learned[chosen][:, list(bench.loaded.module.blocks[block])], true[chosen][:, own])
+
+
+def _combine_true(bench: Bench, axes: tuple[int, int], rows: Tensor, columns: Tensor) -> Tensor:
+    """The true latents of each cell when the axes are training scenes, (n, m, d)."""
+    true = bench.codes.true[0].expand(len(rows), len(columns), -1).clone()
+    row_block, column_block = (list(bench.scene.blocks[bench.codes.permutation[axis]]) for axis in axes)
+    true[..., row_block] = rows[:, None]
+    true[..., column_block] = columns[None]
+    return true
 
 
 def _correlation(bench: Bench, block: int) -> float:
@@ -293,6 +330,10 @@ def _tabulate(context: Context, request: BlockTableRequest) -> Result:
         for k, values in enumerate(table.values):
             arrays[f"values_{i}_{k}"] = values.numpy()
         tables.append({"latents": columns, "interpolation_rmse": table.interpolation_rmse, "bytes": table.nbytes})
+    for i, block in enumerate(decoder.blocks):
+        if len(block) == 1:
+            axis = _axis_of_scenes(bench, i, _RESPONSE_SCENES)
+            arrays[f"response_{i}"] = torch.cat([axis.true, axis.learned], 1).numpy()  # (33, 2): true, learned
     return _result(
         context,
         request,
