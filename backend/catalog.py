@@ -507,7 +507,7 @@ CAM = MethodSpec(
     summary="Weights the last feature maps by the classifier's weights for the class.",
     equation=r"a = \sum_k w^c_k A^k",
     limits="Only for networks whose last layer is linear on globally pooled features.",
-    unit="logit per cell",
+    unit="logit, mean over cells",
     needs=frozenset({"spatial_layer", "gap_head"}),
 )
 
@@ -537,7 +537,7 @@ GRAD_CAM_PLUS = MethodSpec(
     limits="Its weights assume an exponential last layer; in practice close to Grad-CAM.",
     params=(LAYER,),
     signed=False,
-    unit="logit per cell",
+    unit="logit, reweighted",
     needs=frozenset({"gradient", "spatial_layer"}),
 )
 
