@@ -11,9 +11,8 @@ import streamlit as st
 from backend.errors import PrismError
 from backend.jobs import ENDED, JobStatus
 from pages.shared.controls import refused
-from pages.shared.exports import Column, metrics_csv
-from pages.shared.figures import format_value
-from pages.shared.session import jobs
+from pages.shared.exports import Column, Spread, metrics_csv
+from pages.shared.session import escape, jobs
 from pages.shared.tables import draw_table
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -34,14 +33,15 @@ DATASETS = ("MNIST", "CIFAR-10", "ImageNet")
 
 
 def show_evaluation(model: str) -> None:
-    """Our table of this model, the paper's beside it, and the button that makes ours again."""
-    status = _last_job(model)
-    table = _table_of(model, status)
-    if table is None:
-        st.caption(f"No stored run for {model}. The button below makes one.")
+    """Our table of this model, the button that makes it again, and the paper's beside it."""
+    stored, status = _stored(model), _last_job(model)
+    if stored is not None:
+        _draw_ours(stored, "stored")
     else:
-        _draw_ours(table)
+        st.caption(f"No stored run for {model}; the button below makes one.")
     _offer_run(model, status)
+    if status is not None and status.state == "done":
+        _draw_ours(jobs().result(status.id), "here")
     _draw_paper()
 
 
@@ -50,45 +50,41 @@ def _last_job(model: str) -> JobStatus | None:
     return next((job for job in jobs().list() if job.kind == "evaluate" and job.args.get("model") == model), None)
 
 
-def _table_of(model: str, status: JobStatus | None) -> dict[str, Any] | None:
-    if status is not None and status.state == "done":
-        try:
-            return jobs().result(status.id)
-        except PrismError:
-            pass
+def _stored(model: str) -> dict[str, Any] | None:
     path = ASSETS / "evaluations" / f"path_attribution-{model}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _draw_ours(table: dict[str, Any]) -> None:
+def _draw_ours(table: dict[str, Any], where: str) -> None:
+    """One run as a table, with the command that makes it."""
     known = {column["key"]: column for column in table["columns"]}
     shown = [known[key] for key in SHOWN if key in known]
     columns = [Column("name", "Method")] + [Column(c["key"], c["title"], c["better"], c["help"]) for c in shown]
     rows = [
-        {"name": row["title"], **{key: cell["mean"] for key, cell in row["metrics"].items() if key in known}}
-        for row in table["rows"]
+        {"name": row["title"], **{key: _spread(cell) for key, cell in row["metrics"].items()}} for row in table["rows"]
     ]
-    images = table["models"][0]["images"]
-    draw_table(f"{table['model']}: mean over {images} test images, {table['baseline']} baseline", columns, rows)
-    with st.expander("Mean ± standard deviation"):
-        spread = [
-            {"name": row["title"], **{key: _spread(cell) for key, cell in row["metrics"].items()}}
-            for row in table["rows"]
-        ]
-        draw_table("Mean ± standard deviation over images", columns, spread, mark_best=False)
-        st.download_button(
-            "CSV", metrics_csv(columns, rows), f"table-{table['model']}.csv", "text/csv", on_click="ignore"
-        )
+    images = sum(model["images"] for model in table["models"])
+    baseline = table["baseline"]
+    draw_table(f"{table['model']}: mean ± standard deviation, {images} test images, {baseline} baseline", columns, rows)
     for refusal in table.get("not_applicable", []):
-        st.caption(f"{refusal['name']}: {refusal['reason']}")
-    st.caption(f"Made in {table['seconds']:.0f} s on {table['machine']} by")
-    st.code(table["command"], language="bash")
+        st.caption(f"{escape(refusal['name'])}: {escape(refusal['reason'])}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.code(table["command"], language="bash")
+        name = f"table-{table['model']}.csv"
+        st.download_button(
+            "CSV",
+            metrics_csv(columns, rows),
+            name,
+            "text/csv",
+            key=f"path.table.csv.{where}",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    st.caption(f"Made in {table['seconds']:.0f} s on {escape(table['machine'])}.")
 
 
-def _spread(cell: dict[str, float | None]) -> str | None:
-    if cell["mean"] is None:
-        return None
-    return format_value(cell["mean"]) + ("" if cell["sd"] is None else f" ± {format_value(cell['sd'])}")
+def _spread(cell: dict[str, float | None]) -> Spread | None:
+    return None if cell["mean"] is None else Spread(cell["mean"], cell["sd"])
 
 
 # ----------------------------------------------------------------- a run of now
@@ -137,6 +133,6 @@ def _draw_paper() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for cell in cells:
         row = rows.setdefault(cell["method"], {"name": cell["method"]})
-        row[f"{cell['dataset']} {cell['metric']}"] = float(cell["mean"])
+        row[f"{cell['dataset']} {cell['metric']}"] = Spread(float(cell["mean"]), float(cell["sd"]), digits=3)
     draw_table("The paper's Table 1", columns, list(rows.values()))
     st.caption(f"{about['citation']}. {about['score']}. {about['note']}")

@@ -76,8 +76,7 @@ def table(board: Board, score: str) -> tuple[list[Column], list[Row]]:
         Column("gini", "Gini", "higher", "Gini index of |a|: 0 all pixels equal, 1 one pixel has everything."),
         *_mask_columns(rows),
         Column("seconds", "Seconds", "lower", "Wall time of the attribution."),
-        Column("forward", "Forward", "lower", "Images pushed through the model."),
-        Column("backward", "Backward", "lower", "Images for which a gradient was taken."),
+        Column("passes", "Passes", "lower", "Images pushed through the model, forward and backward."),
     ]
     return columns, rows
 
@@ -108,8 +107,7 @@ def _row(result: Result, measured: dict, score: str) -> Row:
         "variance": quality.get("variance") if METHODS[result.request.method].complete else None,
         "gini": quality.get("gini"),
         "seconds": made.elapsed_s,
-        "forward": made.forward_passes,
-        "backward": made.backward_passes,
+        "passes": made.forward_passes + made.backward_passes,
     }
     if measured.get("mask_share") is not None:
         row |= {

@@ -48,10 +48,26 @@ class Column:
         return self.title + {"lower": " ↓", "higher": " ↑", "": ""}[self.better]
 
 
-Row = Mapping[str, str | float | int | None]
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A mean with its standard deviation, as one cell."""
+
+    mean: float
+    sd: float | None
+    digits: int | None = None  # after the point, as published; None: three significant ones
+
+    def __str__(self) -> str:
+        def text(value: float) -> str:
+            return format_value(value) if self.digits is None else f"{value:.{self.digits}f}".replace("-", "−")
+
+        return text(self.mean) + ("" if self.sd is None else f" ± {text(self.sd)}")
 
 
-def guard_cell(value: str | float | int | None) -> str | float | int | None:
+Cell = str | float | int | Spread | None
+Row = Mapping[str, Cell]
+
+
+def guard_cell(value: Cell) -> str | float | int | None:
     """A cell that no spreadsheet takes for a formula; numbers stay numbers.
 
     >>> guard_cell("=HYPERLINK(1)"), guard_cell(-0.5), guard_cell("SAMP++")
@@ -59,7 +75,7 @@ def guard_cell(value: str | float | int | None) -> str | float | int | None:
     """
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
-    return value
+    return value.mean if isinstance(value, Spread) else value
 
 
 def metrics_csv(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
@@ -210,7 +226,7 @@ def _colour_bar(panel: Panel, display: Display, limit: float) -> str:
 
 
 def _report_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    def cell(value: str | float | int | None) -> str:
+    def cell(value: Cell) -> str:
         if value is None:
             return "–"
         return html.escape(format_value(value) if isinstance(value, float) else str(value))

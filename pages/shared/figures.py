@@ -119,7 +119,7 @@ class Display:
     view: View = "overlay"
     values: Values = "signed"
     scale: Scale = "shared"
-    clip: float = 99.5  # percentile of |value|
+    clip: float = 99.0  # percentile of |value|
     opacity: float = 0.9
     outline: bool = True  # of the object, where a mask is known
 

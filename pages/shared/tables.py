@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.shared.exports import Column, Row
+from pages.shared.exports import Cell, Column, Row, Spread
 from pages.shared.figures import format_value
 
 _STYLE = """<style>
 .prism-table { overflow-x: auto; }
 .prism-table table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; width: 100%; }
 .prism-table caption { text-align: left; padding-bottom: 0.4rem; font-weight: 600; }
-.prism-table th, .prism-table td { text-align: right; padding: 0.3rem 0.65rem; white-space: nowrap;
+.prism-table th, .prism-table td { text-align: right; padding: 0.3rem 0.55rem; white-space: nowrap;
   border-bottom: 1px solid rgba(128, 128, 128, 0.25); }
 .prism-table th { font-weight: 600; }
 .prism-table thead th[title] { text-decoration: underline dotted 1px; text-underline-offset: 3px; cursor: help; }
@@ -49,10 +49,16 @@ def best_value(column: Column, rows: Sequence[Row]) -> float | None:
     >>> best_value(Column("gap", "Gap", "lower"), [{"gap": 0.2}, {"gap": None}, {"gap": 0.1}])
     0.1
     """
-    numbers = [row[column.key] for row in rows if isinstance(row.get(column.key), (int, float))]
+    numbers = [number for row in rows if (number := _number(row.get(column.key))) is not None]
     if not numbers or not column.better:
         return None
     return min(numbers) if column.better == "lower" else max(numbers)
+
+
+def _number(value: Cell) -> float | None:
+    if isinstance(value, Spread):
+        return value.mean
+    return value if isinstance(value, (int, float)) else None
 
 
 def _head(column: Column) -> str:
@@ -68,6 +74,6 @@ def _cell(column: Column, row: Row, best: dict[str, float | None]) -> str:
         )
     if value is None:
         return "<td class='none'>–</td>"
-    text = format_value(value) if isinstance(value, float) else f"{value:,}"
-    is_best = best.get(column.key) is not None and value == best[column.key]
+    text = format_value(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    is_best = best.get(column.key) is not None and _number(value) == best[column.key]
     return f"<td class='best'>{text}</td>" if is_best else f"<td>{text}</td>"
