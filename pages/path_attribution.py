@@ -27,8 +27,8 @@ def choose_board() -> Board:
     """Everything that is set in the sidebar, as one board of questions."""
     settings = inputs.first_settings()
     with st.sidebar:
-        model, picture, prediction = inputs.choose_scene(settings)
-        target = inputs.choose_target(settings, prediction)
+        scene = inputs.choose_scene(settings)
+        target = inputs.choose_target(settings, scene.prediction)
         baselines = inputs.choose_baselines(settings)
         methods = inputs.choose_methods(settings)
         below_methods = st.container()
@@ -36,15 +36,15 @@ def choose_board() -> Board:
         seed = inputs.choose_seed(settings)
     settings = dataclasses.replace(
         recall("path.settings"),
-        model=model,
-        example=picture.example or inputs.UPLOAD,
+        model=scene.model,
+        example=scene.picture.example or inputs.UPLOAD,
         target=target,
         baselines=baselines,
         methods=methods,
         params=params,
         seed=seed,
     )
-    board = Board(settings, picture, prediction)
+    board = Board(settings, scene.picture, scene.prediction)
     with below_methods:
         inputs.say_inapplicable(board.refusals)
     return board

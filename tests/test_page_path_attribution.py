@@ -161,3 +161,13 @@ def test_cancel_stops_and_continue_goes_on(page, monkeypatch):
     monkeypatch.setattr(views, "is_stopped", lambda board: True)
     page.run()
     assert page.button(key="path.continue")
+
+
+def test_a_model_that_cannot_be_had_loses_nothing(page):
+    opened(page, example="digit-5")
+    page.session_state["path.model"] = "timm:no_such_network"
+    page.run()
+    assert not page.exception
+    assert page.session_state["path.picture"].example == "digit-5"
+    assert page.session_state["path.settings"].model == "digits-gap"
+    assert any("no_such_network" in item.value.replace("\\", "") for item in page.sidebar.markdown)

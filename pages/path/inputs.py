@@ -1,6 +1,8 @@
 """The controls of the attribution page: each returns a value that can be used, or says why it cannot."""
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -9,7 +11,7 @@ from backend.contracts import Params, Result
 from backend.errors import PrismError
 from backend.examples import EXAMPLES
 from backend.limits import LIMITS, MIB
-from pages.path.board import forget_refusals, look
+from pages.path.board import Answer, forget_refusals, look
 from pages.path.pictures import Picture, example_picture, thumbnail, upload_picture
 from pages.path.settings import UPLOAD, Refusals, Settings, changed_only, read_query
 from pages.shared.controls import begin, draw_params, refused
@@ -54,22 +56,42 @@ def _say_refusal(control: str) -> None:
 
 
 # ----------------------------------------------------------------- model and picture
-def choose_scene(settings: Settings) -> tuple[str, Picture, Result]:
-    """Model, picture and what the one sees in the other; what cannot be used leaves the previous in place."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture before a model that has looked at it."""
+
+    model: str
+    picture: Picture
+    prediction: Result
+
+
+def choose_scene(settings: Settings) -> Scene:
+    """Model and picture, chosen; what cannot be used is said beside its control and leaves the previous scene."""
     wanted = _choose_model(settings)
-    beside_model = st.container()
-    picture = _choose_picture(settings, wanted)
-    for model in dict.fromkeys((wanted, recall("path.good_model"), Settings().model)):
-        if model is None:
-            continue
-        with st.spinner(f"Looking with {model}", show_time=True):
-            answer = look(model, picture)
-        if isinstance(answer, Result):
-            remember("path.good_model", model)
-            return model, picture, answer
-        with beside_model:
-            refused(f"{answer.sentence}")
+    scene = _settle_model(settings, wanted)
+    scene = _choose_picture(scene)
+    remember("path.good_model", scene.model)
+    remember("path.picture", scene.picture)
+    return scene
+
+
+def _settle_model(settings: Settings, wanted: str) -> Scene:
+    """The wanted model before the picture on the table, or the last good one if the wanted cannot be had."""
+    picture = recall("path.picture") or _first_picture(settings, wanted)
+    last_good = recall("path.good_model")
+    candidates = [(wanted, _follow_model(picture, wanted)), (last_good, picture), (Settings().model, picture)]
+    for model, shown in candidates:
+        if model is not None:
+            answer = _look(model, shown)
+            if isinstance(answer, Result):
+                return Scene(model, shown, answer)
+            refused(answer.sentence)
     st.stop()
+
+
+def _look(model: str, picture: Picture) -> Answer:
+    with st.spinner(f"Looking with {model}", show_time=True):
+        return look(model, picture)
 
 
 def _choose_model(settings: Settings) -> str:
@@ -90,32 +112,36 @@ def _choose_model(settings: Settings) -> str:
     return key or settings.model
 
 
-def _choose_picture(settings: Settings, model: str) -> Picture:
+def _choose_picture(scene: Scene) -> Scene:
     """The gallery of examples and the uploader; a refused upload leaves the previous picture where it is."""
-    spec = next((status.spec for status in service().models() if status.spec.key == model), None)
-    picture = recall("path.picture") or _first_picture(settings, spec)
-    picture = _follow_model(picture, spec)
-    keys = _suitable(spec)
+    keys = _suitable(scene.model)
     st.markdown("Picture", help="Examples that suit the model; or your own below.")
     pictures = [Thumbnail(key, EXAMPLES[key].title, EXAMPLES[key].alt, thumbnail(key)) for key in keys]
-    pressed = gallery("Example pictures", pictures, picture.example, key="path.gallery")
-    if pressed in keys:
-        picture = example_picture(pressed)
+    pressed = gallery("Example pictures", pictures, scene.picture.example, key="path.gallery")
     _say_refusal("example")
-    picture = _take_upload() or picture
-    remember("path.picture", picture)
-    return picture
+    picture = _take_upload() or (example_picture(pressed) if pressed in keys else scene.picture)
+    if picture is scene.picture:
+        return scene
+    answer = _look(scene.model, picture)
+    if isinstance(answer, Result):
+        return Scene(scene.model, picture, answer)
+    refused(answer.sentence)
+    return scene
 
 
-def _suitable(spec: ModelSpec | None) -> list[str]:
-    """The examples that suit a model; of a model that nobody knows, all."""
-    if spec is None:
-        return list(EXAMPLES)
-    names = {spec.key, spec.source}
+def _suitable(model: str) -> list[str]:
+    """The examples that suit a model; all, if nobody knows which."""
+    spec = spec_of(model)
+    names = {spec.key, spec.source} if spec is not None else set()
     return [key for key, example in EXAMPLES.items() if names & set(example.suits)] or list(EXAMPLES)
 
 
-def _first_picture(settings: Settings, spec: ModelSpec | None) -> Picture:
+def spec_of(model: str) -> ModelSpec | None:
+    """The row of a listed model."""
+    return next((status.spec for status in service().models() if status.spec.key == model), None)
+
+
+def _first_picture(settings: Settings, model: str) -> Picture:
     wanted = settings.example
     if wanted == UPLOAD:
         _refuse("example", "the link was made with a picture of its sender, which is not in it; an example is shown")
@@ -124,18 +150,15 @@ def _first_picture(settings: Settings, spec: ModelSpec | None) -> Picture:
             return example_picture(wanted)
         except PrismError as error:
             _refuse("example", f"{error.sentence} (from the address; the first example is shown)")
-    return example_picture(_suitable(spec)[0])
+    return example_picture(_suitable(model)[0])
 
 
-def _follow_model(picture: Picture, spec: ModelSpec | None) -> Picture:
-    """Another model came: an example that does not suit it gives way to one that does; an upload stays."""
-    if spec is None or spec.key == recall("path.pictured_model"):
+def _follow_model(picture: Picture, wanted: str) -> Picture:
+    """Another model is wanted: an example that does not suit it gives way to one that does; an upload stays."""
+    is_new = recall("path.good_model") not in (None, wanted)
+    if not is_new or not picture.example or picture.example in _suitable(wanted):
         return picture
-    is_first = recall("path.pictured_model") is None
-    remember("path.pictured_model", spec.key)
-    if is_first or not picture.example or picture.example in _suitable(spec):
-        return picture
-    return example_picture(_suitable(spec)[0])
+    return example_picture(_suitable(wanted)[0])
 
 
 def _refuse(control: str, sentence: str) -> None:
@@ -193,10 +216,10 @@ def choose_target(settings: Settings, prediction: Result) -> int | None:
     return None if target == TOP_CLASS else target
 
 
-def class_names(prediction: Result):
+def class_names(prediction: Result) -> Callable[[int], str]:
     """A function from a class's number to its name."""
     rows = {row["target"]: row["label"] for row in prediction.values["top"]}
-    spec = next((s.spec for s in service().models() if s.spec.key == prediction.request.model), None)
+    spec = spec_of(prediction.request.model)
     labels = spec.labels if spec is not None else ()
     return lambda target: rows.get(target) or (labels[target] if target < len(labels) else f"class {target}")
 

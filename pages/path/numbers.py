@@ -48,7 +48,11 @@ def map_caption(result: Result) -> str:
     gap, corrected = result.quality.get("relative_gap"), result.quality.get("corrected_share")
     made = result.provenance
     parts = [
-        f"completeness gap {gap:.2%}" if gap is not None else "no completeness promised",
+        "no completeness promised"
+        if gap is None
+        else f"completeness gap {gap:.2%}"
+        if gap < 0.1
+        else f"completeness gap {gap:.0%}",
         f"corrected {corrected:.0%}" if corrected is not None else "",
         f"{made.elapsed_s:.2g} s",
         f"{made.forward_passes} + {made.backward_passes} passes",
