@@ -181,8 +181,9 @@ _INTEGRATOR = dict(
     symbol="",
     kind="choice",
     help="left: gradient at the step's start (the slides); trapezoid: mean of both ends; corrected: trapezoid, "
-    "then the step's residual is spread over what moved, so that the sum is exact.",
-    choices=("left", "trapezoid", "corrected"),
+    "then the step's residual is spread over what moved, so that the sum is exact; ordered: the score's real change in "
+    "each step, made to fall along the path by pooling neighbouring steps, also exact.",
+    choices=("left", "trapezoid", "corrected", "ordered"),
     advanced=True,
 )
 
@@ -236,11 +237,11 @@ SAMP_PLUS = MethodSpec(
     group="path",
     implementation="backend.path_attribution.samp:attribute",
     source="Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442; "
-    "integrator and joint choice are ours",
-    summary="SAMP in small steps, both directions moving the same pixels; each step is corrected to sum exactly.",
+    "joint walk and ordered integrator are ours",
+    summary="SAMP in small steps, both directions moving the same pixels, each worth what the score did when it moved.",
     equation=r"A = w\,A_{del} + (1 - w)\,A_{ins}",
-    limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not "
-    "explain.",
+    limits="Exact completeness is by construction; the corrected share says how much of the change was put elsewhere "
+    "than where it happened. The path is found for deletion and insertion: judge the map by other measures too.",
     params=(
         _STEP_SIZE,
         ParamSpec(
@@ -265,8 +266,8 @@ SAMP_PLUS = MethodSpec(
             low=0.0,
             high=0.99,
         ),
-        ParamSpec("w", "Direction weight", "w", "float", 0.5, _DIRECTION_WEIGHT, low=0.0, high=1.0),
-        ParamSpec(default="corrected", **_INTEGRATOR),
+        ParamSpec("w", "Direction weight", "w", "float", 0.55, _DIRECTION_WEIGHT, low=0.0, high=1.0),
+        ParamSpec(default="ordered", **_INTEGRATOR),
         _SELECT,
         _UNITS,
         ParamSpec(default="together", **_WALK),

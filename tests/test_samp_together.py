@@ -69,9 +69,9 @@ def test_a_linear_score_has_one_answer_however_it_is_walked():
     net = ScoreNet(lambda x: (x * weights).flatten(1).sum(1), lambda x: 0 * x.flatten(1).sum(1))
     images = random_images(2, 1, 4, 4)
     for walk in ("together", "apart"):
-        answer = samp.attribute(make_problem(net, images), walk=walk)
+        answer = samp.attribute(make_problem(net, images), walk=walk, integrator="corrected")
         torch.testing.assert_close(answer.attribution, images * weights)
-        assert answer.corrected_share.max() < 1e-9
+        assert answer.corrected_share.max() < 1e-9 and answer.notes == []
 
 
 def test_values_and_absolute_choice_walk_together_too():
@@ -82,6 +82,63 @@ def test_values_and_absolute_choice_walk_together_too():
         torch.testing.assert_close(points, images.expand_as(points), atol=1e-9, rtol=0)
 
 
-def test_unknown_walk_is_refused():
+# ----------------------------------------------------------------- the rule "ordered"
+def linear(shape: tuple[int, ...], seed: int = 3) -> tuple[ScoreNet, torch.Tensor]:
+    weights = random_images(*shape, seed=seed) - 0.4
+    return ScoreNet(lambda x: (x * weights).flatten(1).sum(1), lambda x: 0 * x.flatten(1).sum(1)), weights
+
+
+@pytest.mark.parametrize("walk", ["together", "apart"])
+def test_ordered_values_of_a_linear_score_are_its_terms(walk):
+    net, weights = linear((1, 4, 4))
+    images = random_images(2, 1, 4, 4)
+    answer = samp.attribute(make_problem(net, images), s=1, eta=None, integrator="ordered", walk=walk)
+    torch.testing.assert_close(answer.attribution, images * weights, atol=1e-3, rtol=0)  # but for the tilt
+    assert answer.notes == ["pooling moved 0% of the score's change between steps of the path"]  # best first
+
+
+@pytest.mark.parametrize("eta", [None, 0.03, 0.4])
+@pytest.mark.parametrize("how", [{}, {"walk": "apart"}, {"coordinates": "values"}, {"w": 1.0}, {"select": "random"}])
+def test_ordered_values_sum_to_the_change(eta, how):
+    images = random_images(3, 2, 6, 6)
+    images[1, :, :, :3] = 0.0
+    images[2] = 0.0  # nothing to move at all
+    problem = make_problem(tiny_cnn(2), images, targets=torch.tensor([0, 1, 2]))
+    answer = samp.attribute(problem, s=4, eta=eta, integrator="ordered", **how)
+    change = problem.score(images, problem.targets) - problem.score(0 * images, problem.targets)
+    torch.testing.assert_close(answer.attribution.sum((1, 2, 3)), change)
+    assert (answer.attribution[images == 0] == 0).all()
+    assert answer.corrected_share[2] == 0
+
+
+def test_ordered_values_fall_along_the_path():
+    images = random_images(1, 1, 5, 5)
+    problem = make_problem(tiny_cnn(), images)
+    answer = samp.trace(problem, 4001, s=1, eta=None, integrator="ordered")
+    came = answer.trajectories["insertion"].points[:, 0] != 0  # (K, 1, 5, 5)
+    step = came.long().cumsum(0).eq(0).sum(0)  # the frame in which each pixel came
+    values = answer.attribution[0].flatten()[step.flatten().argsort()]
+    assert (values[1:] < values[:-1]).all()
+
+
+def test_channels_share_a_pixels_value_by_their_way():
+    images = random_images(1, 3, 4, 4)
+    answer = samp.attribute(make_problem(tiny_cnn(3), images), s=2, integrator="ordered").attribution
+    shares = answer / answer.sum(1, keepdim=True)
+    torch.testing.assert_close(shares, images / images.sum(1, keepdim=True))
+
+
+def test_falling_sequences_keep_their_sum_and_pool_what_rises():
+    values = torch.tensor([5.0, 1.0, 4.0, 3.0, -2.0, -1.0], dtype=torch.float64)
+    weights = torch.tensor([1.0, 3.0, 1.0, 2.0, 1.0, 1.0], dtype=torch.float64)
+    fit = samp.falling(values, weights)
+    assert (fit[1:] <= fit[:-1]).all()
+    assert float(fit @ weights) == pytest.approx(float(values @ weights))
+    assert fit.tolist() == pytest.approx([5.0, 13 / 6, 13 / 6, 13 / 6, -1.5, -1.5])
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(BadInput, match="corrected, ordered"):
+        samp.attribute(make_problem(tiny_cnn(), random_images(1, 1, 4, 4)), integrator="right")
     with pytest.raises(BadInput, match="together, apart"):
         samp.attribute(make_problem(tiny_cnn(), random_images(1, 1, 4, 4)), walk="alone")

@@ -104,9 +104,9 @@ class Plan:
     """What an evaluation compares, and by which metrics."""
 
     rows: tuple[Row, ...]
-    steps: int = 56  # of deletion and insertion; 0: not measured
+    steps: int = 28  # of deletion and insertion; 0: not measured
     fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 0.5)  # subset sizes of sensitivity-N; empty: not measured
-    subsets: int = 100
+    subsets: int = 50
     ours: str = ""  # row whose paired differences to all others are told; empty: none
     half: Half = ""  # of the test images: settings are chosen on the first, reported on the second
     about: str = ""
@@ -140,7 +140,7 @@ def preset(name: str, methods: Sequence[str] = ()) -> Plan:
         "figure5": Plan(_FIGURE_5, steps=0),
         "concentration": Plan(_CONCENTRATION, steps=0, fractions=()),
         "completeness": Plan(_COMPLETENESS, steps=0, fractions=()),
-        "search": Plan(_SEARCH, fractions=(), ours="together, w 0.5", half="first"),
+        "search": Plan(_SEARCH, fractions=(), ours="samp++", half="first"),
         "study": Plan(every, fractions=(), ours="samp++", half="second"),
     }
     plan = plans[name]
@@ -173,16 +173,22 @@ _COMPLETENESS = (
     _row("SAMP", "samp"),
     _row("SAMP, trapezoid", "samp", integrator="trapezoid"),
     *(_row(f"SAMP++, eta {eta:g}", "samp++", eta=eta) for eta in (0.05, 0.02, 0.01, 0.005)),
+    _row("SAMP++, apart, corrected, w 1/3", "samp++", walk="apart", integrator="corrected", w=1 / 3),
 )
 _SEARCH = (
-    _row("ig", "ig"),
+    _row("samp++", "samp++"),
     _row("apart, left, w 1/2", "samp++", walk="apart", integrator="left", w=0.5),
-    _row("apart, w 1/3", "samp++", walk="apart", w=1 / 3),
-    _row("apart, w 1/2", "samp++", walk="apart"),
-    *(_row(f"together, w {w:g}", "samp++", w=w) for w in (0.33, 0.4, 0.45, 0.5, 0.6)),
-    _row("together, eta 0.01", "samp++", eta=0.01),
-    _row("together, lam 0", "samp++", lam=0.0),
-    _row("together, left", "samp++", integrator="left"),
+    _row("apart, corrected, w 1/3", "samp++", walk="apart", integrator="corrected", w=1 / 3),
+    _row("apart, ordered", "samp++", walk="apart"),
+    _row("together, left, w 1/2", "samp++", integrator="left", w=0.5),
+    *(_row(f"together, corrected, w {w:g}", "samp++", integrator="corrected", w=w) for w in (0.4, 0.5)),
+    *(_row(f"together, ordered, w {w:g}", "samp++", w=w) for w in (0.4, 0.5, 0.6)),
+    _row("together, ordered, eta 0.05", "samp++", eta=0.05),
+    _row("together, ordered, no constraint", "samp++", eta=None, lam=0.0),
+    _row("samp", "samp"),
+    _row("ig", "ig"),
+    _row("grad-cam", "grad-cam"),
+    _row("lrp", "lrp"),
 )
 
 
