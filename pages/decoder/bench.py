@@ -1,0 +1,192 @@
+"""Decoders side by side in the browser: grids, sliders with instant redraw, latents; no server call while looking.
+
+The browser gets each grid as one sheet of tiles, and the tables of block renders as float16; under the sliders it
+interpolates them, adds the blocks and applies the link.
+"""
+
+import base64
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from backend.contracts import Result
+from backend.images import encode_png
+from pages.decoder.board import Drawn
+from pages.shared.figures import format_value
+
+_CLIENT = Path(__file__).parent / "client"
+_SHARED = Path(__file__).parents[1] / "shared" / "client"
+TILES_ACROSS = 20  # thumbnails in a row of their sheet
+
+_component = st.components.v2.component(
+    "prism_decoder_bench",
+    html=(_CLIENT / "bench.html").read_text(),
+    css=(_CLIENT / "bench.css").read_text(),
+    js=(_SHARED / "numbers.js").read_text() + (_CLIENT / "bench.js").read_text(),
+)
+
+
+def bench(decoders: Sequence[Drawn], objects: tuple[int, int], *, key: str) -> None:
+    """Show the decoders; all that moves, moves in the browser."""
+    _component(key=key, data=pack(decoders, objects))
+
+
+def pack(decoders: Sequence[Drawn], objects: tuple[int, int]) -> bytes:
+    """All that the browser needs as one blob: uint32 length of the header, header (JSON), float16 tables."""
+    first = decoders[0].grid
+    rows, columns, side = first.arrays["grid"].shape[:3]
+    seen = first.arrays["in_support"]
+    names = object_names(decoders[0])
+    scalar = decoders[0].block_size == 1
+    true = first.arrays["true_latents"]
+    tables: list[np.ndarray] = []
+    panels = [_panel(drawn, objects, tables) for drawn in decoders]
+    row_values = true[:, 0, objects[0]].tolist() if scalar else list(range(rows))
+    column_values = true[0, :, objects[1]].tolist() if scalar else list(range(columns))
+    header: dict[str, Any] = {
+        "objects": [names[k] for k in objects],
+        "axes": f"Up: {names[objects[0]].lower()}. Right: {names[objects[1]].lower()}.",
+        "rows": rows,
+        "columns": columns,
+        "side": side,
+        "row_values": row_values,
+        "column_values": column_values,
+        "start": _start(seen, row_values, column_values),
+        "seen": "".join("1" if cell else "0" for cell in seen.ravel()),
+        "truth": sheet_address(first.arrays["truth"]),
+        "truth_note": f"{int(seen.sum())} of {seen.size} combinations were seen together in training.",
+        "panels": panels,
+        "scatter": _scatter(decoders[0].scatter, objects, decoders[0]),
+    }
+    header["key"] = hashlib.sha256(
+        json.dumps([panel["key"] for panel in panels] + [rows, columns]).encode()
+    ).hexdigest()
+    text = json.dumps(header).encode()
+    text += b" " * (len(text) % 2)  # float16 values start at an even byte
+    return struct.pack("<I", len(text)) + text + b"".join(table.astype("<f2").tobytes() for table in tables)
+
+
+def object_names(drawn: Drawn) -> list[str]:
+    """What the blocks are called; objects stand from left to right."""
+    n = len(drawn.scatter.values["blocks"])
+    if drawn.block_size > 1:
+        return [f"Ball {i + 1}" for i in range(n)]
+    return ["Height of the left one", "Height of the right one"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
+
+
+def _start(seen: np.ndarray, row_values: Sequence[float], column_values: Sequence[float]) -> list[float]:
+    """The first position: the middle of what was never seen, or of everything."""
+    cells = np.argwhere(~seen) if not seen.all() else np.argwhere(seen)
+    row, column = cells[np.abs(cells - cells.mean(0)).sum(1).argmin()]
+    return [row_values[row], column_values[column]]
+
+
+def sheet_address(images: np.ndarray) -> str:
+    """(n, m, S, S, 3) uint8 -> data address of one picture, tile beside tile."""
+    n, m, height, width, _ = images.shape
+    return address(images.transpose(0, 2, 1, 3, 4).reshape(n * height, m * width, 3))
+
+
+def address(pixels: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels / 255)).decode()
+
+
+def grid_note(result: Result) -> str:
+    """The error of a grid, in words."""
+    parts = []
+    for name, words in (("rmse_in", "seen"), ("rmse_out", "never seen")):
+        value = result.quality[name]
+        if value is not None:
+            parts.append(f"{format_value(value)} {words}")
+    return f"RMSE of the grid ↓ {', '.join(parts)}"
+
+
+def _panel(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> dict[str, Any]:
+    blocks = drawn.scatter.values["blocks"]
+    learned_blocks = [blocks[drawn.permutation.index(k)] for k in objects]
+    latents = [block[0] for block in learned_blocks]
+    if drawn.block_size > 1:
+        latents = list(reversed(learned_blocks[0][:2]))
+    return {
+        "key": drawn.key,
+        "title": drawn.title,
+        "note": grid_note(drawn.grid),
+        "sheet": sheet_address(drawn.grid.arrays["grid"]),
+        "latents": latents,
+        "learned": np.round(drawn.scatter.arrays["learned"][:, latents], 4).tolist(),
+        "tables": None if drawn.table is None else _tables(drawn.table, objects, drawn.permutation, tables),
+    }
+
+
+def _tables(
+    table: Result, objects: tuple[int, int], permutation: Sequence[int], tables: list[np.ndarray]
+) -> dict[str, Any]:
+    offset = sum(part.size for part in tables)
+    nets = []
+    for i, about in enumerate(table.values["tables"]):
+        profiles, colour = table.arrays[f"profiles_{i}"], table.arrays[f"colour_{i}"]
+        values = [table.arrays[f"values_{i}_{k}"] for k in range(len(about["latents"]))]
+        nets.append(
+            {
+                "offset": offset,
+                "sizes": list(profiles.shape[:-3]),
+                "rank": profiles.shape[-2],
+                "channels": colour.shape[1],
+                "colour": colour.ravel().astype(float).tolist(),
+                "latents": about["latents"],
+                "low": [float(axis[0]) for axis in values],
+                "high": [float(axis[-1]) for axis in values],
+            }
+        )
+        tables.append(profiles)
+        offset += profiles.size
+    responses = []
+    for k in objects:
+        i = list(permutation).index(k)
+        pairs = table.arrays[f"response_{i}"]
+        latent = table.values["blocks"][i][0]
+        responses.append({"latent": latent, "true": pairs[:, 0].tolist(), "learned": pairs[:, 1].tolist()})
+    return {
+        "kind": table.values["kind"],
+        "link": table.values["link"],
+        "white": table.values["white"],
+        "side": profiles.shape[-1],
+        "nets": nets,
+        "responses": responses,
+    }
+
+
+def _scatter(result: Result, objects: tuple[int, int], drawn: Drawn) -> Mapping[str, Any]:
+    size = drawn.block_size
+    shown = list(objects) if size == 1 else [objects[0] * size + 1, objects[0] * size]  # y and x of the first
+    true, pictures = result.arrays["true"], result.arrays["pictures"]
+    picture_of = np.full(len(true), -1)
+    picture_of[result.arrays["picture_of"]] = np.arange(len(pictures))
+    names = result.values["latent_names"]
+    missing = -len(pictures) % TILES_ACROSS
+    padded = np.concatenate([pictures, np.full((missing, *pictures.shape[1:]), 255, np.uint8)])
+    return {
+        "true": np.round(true[:, shown], 4).tolist(),
+        "seen": result.arrays["in_support"].tolist(),
+        "names": [_plain_name(names[k]) for k in shown],
+        "pictures": sheet_address(padded.reshape(-1, TILES_ACROSS, *pictures.shape[1:])),
+        "picture_of": picture_of.tolist(),
+        "tile": pictures.shape[1],
+        "tiles_across": TILES_ACROSS,
+    }
+
+
+def _plain_name(name: str) -> str:
+    """A latent's name in words.
+
+    >>> _plain_name("y of 1")
+    'height of 1'
+    """
+    what, _, which = name.partition(" of ")
+    return f"{ {'y': 'height', 'x': 'place across'}.get(what, what) } of {which}"

@@ -1,0 +1,146 @@
+"""What is asked of the engine and what is known already: one answer per request, kept for this visitor."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from backend.contracts import (
+    BlockTableRequest,
+    DecoderFiguresRequest,
+    DecodingRequest,
+    LatentScatterRequest,
+    OnStep,
+    Request,
+    Result,
+)
+from backend.errors import Cancelled, PrismError
+from pages.shared.session import recall, remember, service, visitor
+
+log = logging.getLogger("prism")
+
+KNOWN_AT_MOST = 120
+SCATTER_SCENES = 150  # of each kind: as many as have pictures
+FIGURE_SCENES = 400
+PLAIN_TABLE = 17  # values along each of two latents that one network takes: interpolation errs by under 1e-4 there
+REDRAW_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no answer to a request."""
+
+    sentence: str
+    field: str = ""
+
+
+Answer = Result | Refusal
+
+
+def known() -> dict[Request, Answer]:
+    """This visitor's answers, the oldest first."""
+    answers = recall("decoder.known")
+    if answers is None:
+        answers = {}
+        remember("decoder.known", answers)
+    return answers
+
+
+def ask(request: Request, on_step: OnStep = None) -> Answer:
+    """The answer to a request, from what is known or from the engine.
+
+    An exception that is no Prism error is a fault of ours: it is logged under an id that the person sees.
+    Raises: Cancelled; whatever `on_step` raises.
+    """
+    answers = known()
+    if request not in answers:
+        answers[request] = _ask_engine(request, on_step)
+        while len(answers) > KNOWN_AT_MOST:
+            del answers[next(iter(answers))]
+    return answers[request]
+
+
+def _ask_engine(request: Request, on_step: OnStep) -> Answer:
+    try:
+        return service().run(request, on_step, session=f"{visitor()}.decoder")
+    except Cancelled:
+        raise
+    except PrismError as error:
+        return Refusal(error.sentence, error.field)
+    except Exception as error:
+        if type(error).__module__.startswith("streamlit"):  # a rerun passes through
+            raise
+        fault = uuid.uuid4().hex[:8]
+        log.error("fault %s", fault, exc_info=error)
+        return Refusal(f"Something went wrong on our side (fault {fault}). Your inputs are kept; try again.")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One decoder with everything that is drawn of it."""
+
+    key: str
+    title: str
+    scatter: Result
+    grid: Result
+    table: Result | None  # None: blocks that are not tabulated
+
+    @property
+    def kind(self) -> str:
+        return self.grid.values["kind"]
+
+    @property
+    def permutation(self) -> list[int]:
+        """True block of each learned one."""
+        return self.scatter.values["permutation"]
+
+    @property
+    def block_size(self) -> int:
+        return len(self.scatter.values["blocks"][0])
+
+
+def draw(
+    key: str, title: str, grid: tuple[int, int], objects: tuple[int, int], seed: int, on_step: OnStep = None
+) -> Drawn | Refusal:
+    """Ask for scatter, grid and tables of one decoder.
+
+    Args: objects: true blocks on the rows and on the columns.
+    """
+    scatter = ask(LatentScatterRequest(key, n=SCATTER_SCENES), on_step)
+    if isinstance(scatter, Refusal):
+        return scatter
+    permutation, blocks = scatter.values["permutation"], scatter.values["blocks"]
+    if max(objects) >= len(blocks):
+        objects = (0, 1)
+    params = (
+        ("along", "scenes"),
+        ("column_block", permutation.index(objects[1])),
+        ("row_block", permutation.index(objects[0])),
+    )
+    drawn = ask(DecodingRequest(key, grid=grid, params=params, seed=seed), on_step)
+    if isinstance(drawn, Refusal):
+        return drawn
+    table = None
+    if len(blocks) == 2 and len(blocks[0]) == 1:
+        size = PLAIN_TABLE if drawn.values["kind"] == "non-additive" else 0
+        answer = ask(BlockTableRequest(key, size=size), on_step)
+        table = answer if isinstance(answer, Result) else None
+    return Drawn(key, title, scatter, drawn, table)
+
+
+def figures_request(key: str) -> DecoderFiguresRequest:
+    return DecoderFiguresRequest(key, n=FIGURE_SCENES)
+
+
+def work_off(requests: Iterable[Request], on_step: Callable[[Request], OnStep]) -> bool:
+    """Ask for what is missing, a little at a time; returns whether there is something new to draw."""
+    started, is_new = time.monotonic(), False
+    for request in requests:
+        if request in known():
+            continue
+        ask(request, on_step(request))
+        is_new = True
+        if time.monotonic() - started > REDRAW_EVERY_S:
+            break
+    return is_new

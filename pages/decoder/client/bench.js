@@ -1,0 +1,547 @@
+// Decoders side by side: grids of recombined scenes, sliders with instant redraw, latents with a lasso.
+// Scenes under the sliders are painted here from tables of block renders; the server is not asked.
+
+const SEEN = "#8a8a8a", UNSEEN = "#D55E00", DOT = "#0A84C6";
+const GAP = 3;           // css pixels between cells
+const NEAR = 14;         // css pixels within which a point is meant
+const STRIP_AT_MOST = 40;
+const ROOM = 0.07;       // of a cloud's side, around the points
+
+/** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
+const HALVES = (() => {
+  const table = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    const size = exponent === 0 ? fraction * 2 ** -24
+      : exponent === 31 ? (fraction ? NaN : Infinity) : (1 + fraction / 1024) * 2 ** (exponent - 15);
+    table[bits] = bits & 32768 ? -size : size;
+  }
+  return table;
+})();
+
+/** A blob is: length of the header (uint32), the header as JSON, then float16 values of all tables. */
+function unpack(blob) {
+  const bytes = blob.slice();
+  const length = new DataView(bytes.buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  header.halves = new Uint16Array(bytes.buffer, 4 + length);
+  return header;
+}
+
+// ------------------------------------------------------------------ painting from tables
+/** Linear (bilinear) interpolation in a net's table of separable profiles; returns 2 x rank x side values. */
+function profilesAt(net, halves, z) {
+  const size = 2 * net.rank * net.side, out = new Float32Array(size);
+  const steps = net.sizes.map((n, k) => {
+    const at = clamp((z[net.latents[k]] - net.low[k]) / (net.high[k] - net.low[k]), 0, 1) * (n - 1);
+    const start = Math.min(Math.floor(at), n - 2);
+    return [[start, 1 - (at - start)], [start + 1, at - start]];
+  });
+  const corners = steps.reduce((all, ends, k) =>
+    all.flatMap(([index, share]) => ends.map(([i, s]) => [index * net.sizes[k] + i, share * s])), [[0, 1]]);
+  for (const [index, share] of corners) {
+    if (share === 0) continue;
+    const start = net.offset + index * size;
+    for (let i = 0; i < size; i++) out[i] += share * HALVES[halves[start + i]];
+  }
+  return out;
+}
+
+/** image[c, y, x] = sum over r of colour[r, c] u_r(y) v_r(x); channels x side x side values. */
+function paint(net, profiles) {
+  const { rank, side, channels, colour } = net, out = new Float32Array(channels * side * side);
+  for (let c = 0; c < channels; c++) for (let y = 0; y < side; y++) {
+    const row = (c * side + y) * side;
+    for (let r = 0; r < rank; r++) {
+      const a = colour[r * channels + c] * profiles[r * side + y], v = (rank + r) * side;
+      for (let x = 0; x < side; x++) out[row + x] += a * profiles[v + x];
+    }
+  }
+  return out;
+}
+
+const LINKS = { identity: (v) => v, sigmoid: (v) => 1 / (1 + Math.exp(-v)), exp: Math.exp };
+
+/** The decoder's image from the images of its nets, 3 x side x side in [0, 1]. */
+function combine(tables, parts) {
+  const link = LINKS[tables.link], pixels = tables.side ** 2, out = new Float32Array(3 * pixels);
+  if (tables.kind !== "masked") {
+    for (let i = 0; i < out.length; i++) out[i] = link(parts.reduce((sum, part) => sum + part[i], tables.white));
+    return out;
+  }
+  for (let p = 0; p < pixels; p++) {
+    const weights = parts.map((part) => Math.exp(part[3 * pixels + p]));
+    const total = weights.reduce((a, b) => a + b, 1);  // the background's score is 0
+    for (let c = 0; c < 3; c++) {
+      const value = parts.reduce((sum, part, k) => sum + weights[k] * part[c * pixels + p], 0) / total;
+      out[c * pixels + p] = link(tables.white + value);
+    }
+  }
+  return out;
+}
+
+/** One block alone on white: what it adds, less the constant image that blocks can trade among each other. */
+function alone(tables, net, part) {
+  const pixels = tables.side ** 2, out = new Float32Array(3 * pixels);
+  if (tables.kind === "masked") {
+    for (let p = 0; p < pixels; p++) {
+      const mask = 1 / (1 + Math.exp(-part[3 * pixels + p]));
+      for (let c = 0; c < 3; c++) out[c * pixels + p] = tables.white + mask * part[c * pixels + p];
+    }
+    return out;
+  }
+  for (let i = 0; i < out.length; i++) out[i] = 1 + part[i] - net.rest[i];
+  return out;
+}
+
+/** The .9 quantile of a block's images over its table: where the object is not. */
+function restOf(net, halves) {
+  const count = net.sizes[0], picks = [];
+  for (let k = 0; k < count; k += Math.max(1, Math.floor(count / 21))) {
+    const z = [];
+    net.latents.forEach((latent, j) => { z[latent] = net.low[j] + (net.high[j] - net.low[j]) * (k / (count - 1)); });
+    picks.push(paint(net, profilesAt(net, halves, z)));
+  }
+  const rest = new Float32Array(picks[0].length), column = new Float32Array(picks.length);
+  for (let i = 0; i < rest.length; i++) {
+    for (let k = 0; k < picks.length; k++) column[k] = picks[k][i];
+    rest[i] = column.sort()[Math.floor(0.9 * (picks.length - 1))];
+  }
+  return rest;
+}
+
+function show(canvas, image, side) {
+  if (canvas.width !== side) canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d"), data = context.createImageData(side, side), pixels = side * side;
+  for (let p = 0; p < pixels; p++) {
+    for (let c = 0; c < 3; c++) data.data[4 * p + c] = 255 * image[c * pixels + p];  // clamped by the array itself
+    data.data[4 * p + 3] = 255;
+  }
+  context.putImageData(data, 0, 0);
+}
+
+/** Linear interpolation of a response: what the latent is where the object stands at `value`. */
+function follow({ true: xs, learned: ys }, value) {
+  let k = 0;
+  while (k < xs.length - 2 && xs[k + 1] < value) k++;
+  const share = clamp((value - xs[k]) / (xs[k + 1] - xs[k] || 1), 0, 1);
+  return ys[k] + share * (ys[k + 1] - ys[k]);
+}
+
+function inside(polygon, x, y) {
+  let is_in = false;
+  for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
+    const [xi, yi] = polygon[i], [xj, yj] = polygon[j];
+    if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) is_in = !is_in;
+  }
+  return is_in;
+}
+
+const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
+
+// ------------------------------------------------------------------ the widget
+class Bench {
+  constructor(root) {
+    this.root = root;
+    this.find = (selector) => root.querySelector(selector);
+    this.observer = new ResizeObserver(() => this.redraw());
+    this.observer.observe(root);
+    this.marked = new Set();
+    this.find(".picks").addEventListener("click", (event) => {
+      const pick = event.target.dataset.pick;
+      if (pick) this.mark(pick === "none" ? [] : this.points().filter((i) => this.data.scatter.seen[i] === (pick === "seen")));
+    });
+    new MutationObserver(() => this.redraw()).observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
+  }
+
+  async receive(blob) {
+    const data = unpack(blob);
+    const is_same = this.data?.key === data.key;
+    const sheets = [data.truth, ...data.panels.map((panel) => panel.sheet), data.scatter?.pictures].filter(Boolean);
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    const images = await Promise.all(sheets.map(async (address) => {
+      const image = new Image();
+      image.src = address;
+      await image.decode();
+      return [address, image];
+    }));
+    if (turn !== this.turn) return;  // newer data came meanwhile
+    this.sheets = new Map(images);
+    this.data = data;
+    for (const panel of data.panels) for (const net of panel.tables?.nets ?? []) net.side = panel.tables.side;
+    if (!is_same) {
+      this.at = data.start;
+      this.marked = new Set();
+      this.view = "latents";
+    }
+    this.build();
+    this.redraw();
+    this.showMarked();
+  }
+
+  // ---------------------------------------------------------------- building
+  build() {
+    const data = this.data, n = data.panels.length + 1;
+    this.root.style.setProperty("--shape", `${data.columns} / ${data.rows}`);
+    this.find(".axes").textContent = data.axes;
+    this.grids = this.fill(".grids", [{ key: "truth", title: "Truth", note: data.truth_note, sheet: data.truth }, ...data.panels], (figure, panel) => {
+      const canvas = this.canvas(figure, `${panel.title}: ${data.rows} by ${data.columns} scenes`);
+      const note = figure.appendChild(document.createElement("p"));
+      note.textContent = panel.note;
+      this.bindGrid(canvas);
+      return { canvas, sheet: panel.sheet };
+    });
+    this.find(".grids").style.setProperty("--columns", n);
+    this.buildScenes();
+    this.buildClouds(n);
+  }
+
+  fill(selector, panels, draw) {
+    const home = this.find(selector);
+    home.replaceChildren();
+    return panels.map((panel) => {
+      const figure = document.createElement("figure"), caption = document.createElement("figcaption");
+      caption.textContent = caption.title = panel.title;
+      figure.append(caption);
+      figure.dataset.key = panel.key;
+      home.append(figure);
+      return { panel, ...draw(figure, panel) };
+    });
+  }
+
+  canvas(parent, label, name = "") {
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { className: name });
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", label);
+    parent.append(canvas);
+    return canvas;
+  }
+
+  buildScenes() {
+    const shown = this.data.panels.filter((panel) => panel.tables);
+    this.find(".sliding").hidden = !shown.length;
+    if (!shown.length) { this.scenes = []; return; }
+    this.scenes = this.fill(".scenes", shown, (figure, panel) => {
+      const stage = figure.appendChild(document.createElement("div"));
+      stage.className = "stage";
+      const whole = this.canvas(stage, `${panel.title}: the scene at the sliders`, "whole");
+      const has_parts = panel.tables.nets.length > 1;
+      const home = stage.appendChild(document.createElement("div"));
+      home.className = "parts";
+      const parts = has_parts ? panel.tables.nets.map((net, k) => this.canvas(home, `${panel.title}: block ${k + 1} alone`)) : [];
+      const note = figure.appendChild(document.createElement("p"));
+      note.textContent = has_parts ? "Right: each block alone." : "One network for all latents: it has no blocks to draw alone.";
+      return { whole, parts };
+    });
+    this.find(".scenes").style.setProperty("--columns", Math.max(3, shown.length));
+    this.find(".sliders").replaceChildren(...this.data.objects.map((name, k) => {
+      const label = document.createElement("label"), text = document.createElement("span");
+      const input = document.createElement("input"), output = document.createElement("output");
+      label.className = "slider";
+      text.textContent = name;
+      const values = this.valuesOf(k);
+      Object.assign(input, { type: "range", min: values[0], max: values.at(-1), step: "any" });
+      input.setAttribute("aria-label", name);
+      input.addEventListener("input", () => {
+        const at = [...this.at];
+        at[k] = Number(input.value);
+        this.goTo(at);
+      });
+      input.addEventListener("keydown", (event) => {  // with step "any" an arrow key would move a pixel's worth
+        const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+        if (!way) return;
+        event.preventDefault();
+        const at = [...this.at];
+        at[k] = clamp(at[k] + way * (values.at(-1) - values[0]) / 64, values[0], values.at(-1));
+        this.goTo(at);
+      });
+      label.append(text, output, input);
+      return label;
+    }));
+  }
+
+  valuesOf(k) { return k === 0 ? this.data.row_values : this.data.column_values; }
+
+  // ---------------------------------------------------------------- grids
+  bindGrid(canvas) {
+    canvas.tabIndex = 0;
+    const move = (event) => {
+      const { rows, columns } = this.data, box = canvas.getBoundingClientRect();
+      const column = clamp(Math.floor(((event.clientX - box.left) / box.width) * columns), 0, columns - 1);
+      const row = clamp(rows - 1 - Math.floor(((event.clientY - box.top) / box.height) * rows), 0, rows - 1);
+      this.goToCell(row, column);
+    };
+    canvas.addEventListener("pointermove", move);
+    canvas.addEventListener("pointerdown", move);
+    canvas.addEventListener("keydown", (event) => {
+      const way = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const [row, column] = this.cell();
+      this.goToCell(clamp(row + way[0], 0, this.data.rows - 1), clamp(column + way[1], 0, this.data.columns - 1));
+    });
+  }
+
+  goToCell(row, column) { this.goTo([this.data.row_values[row], this.data.column_values[column]]); }
+
+  cell() { return [nearest(this.data.row_values, this.at[0]), nearest(this.data.column_values, this.at[1])]; }
+
+  isSeen([row, column]) { return this.data.seen[row * this.data.columns + column] === "1"; }
+
+  goTo(at) {
+    this.at = at;
+    this.pending ??= requestAnimationFrame(() => { this.pending = null; this.redraw(); });
+  }
+
+  drawGrid({ canvas, sheet }) {
+    const { rows, columns, side } = this.data, image = this.sheets.get(sheet);
+    const context = this.fit(canvas), width = canvas.clientWidth, height = canvas.clientHeight;
+    if (!width) return;
+    const w = (width - GAP * (columns - 1)) / columns, h = (height - GAP * (rows - 1)) / rows;
+    const place = (row, column) => [column * (w + GAP), (rows - 1 - row) * (h + GAP)];
+    context.clearRect(0, 0, width, height);
+    context.imageSmoothingQuality = "high";
+    for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) {
+      const [x, y] = place(row, column);
+      context.drawImage(image, column * side, row * side, side, side, x, y, w, h);
+      const seen = this.isSeen([row, column]);
+      context.strokeStyle = seen ? SEEN : UNSEEN;
+      context.lineWidth = seen ? 1 : 2;
+      context.setLineDash(seen ? [] : [Math.min(6, w / 6), Math.min(4, w / 9)]);
+      context.strokeRect(x + context.lineWidth / 2, y + context.lineWidth / 2, w - context.lineWidth, h - context.lineWidth);
+    }
+    const [x, y] = place(...this.cell());
+    context.setLineDash([]);
+    context.lineWidth = 3;
+    context.strokeStyle = this.colour("--st-primary-color");
+    context.strokeRect(x - 0.5, y - 0.5, w + 1, h + 1);
+  }
+
+  fit(canvas) {
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    const context = canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    return context;
+  }
+
+  colour(name) { return getComputedStyle(this.root).getPropertyValue(name).trim() || "#555"; }
+
+  // ---------------------------------------------------------------- scenes under the sliders
+  latentsAt(panel, at) {
+    const z = [];
+    panel.tables.responses.forEach((response, k) => { z[response.latent] = follow(response, at[k]); });
+    return z;
+  }
+
+  drawScenes() {
+    if (!this.scenes.length) return;
+    const seen = this.isSeen(this.cell());
+    for (const { panel, whole, parts } of this.scenes) {
+      const tables = panel.tables, z = this.latentsAt(panel, this.at);
+      const images = tables.nets.map((net) => paint(net, profilesAt(net, this.data.halves, z)));
+      show(whole, combine(tables, images), tables.side);
+      whole.classList.toggle("unseen", !seen);
+      parts.forEach((canvas, k) => {
+        if (tables.kind !== "masked") tables.nets[k].rest ??= restOf(tables.nets[k], this.data.halves);
+        show(canvas, alone(tables, tables.nets[k], images[k]), tables.side);
+      });
+    }
+    this.root.querySelectorAll(".slider").forEach((label, k) => {
+      const input = label.querySelector("input");
+      input.value = this.at[k];
+      label.querySelector("output").textContent = this.at[k].toFixed(2);
+    });
+    this.find(".here").textContent = seen ? "Seen together in training." : "Never seen together in training: extrapolated.";
+  }
+
+  // ---------------------------------------------------------------- latents
+  points() { return this.data.scatter.true.map((_, i) => i); }
+
+  buildClouds(n) {
+    const scatter = this.data.scatter;
+    this.find(".latents").hidden = !scatter;
+    this.clouds = [];
+    if (!scatter) return;
+    const views = [["latents", "Latents"], ...this.data.objects.map((name, k) => [`response.${k}`, `Response to ${name.toLowerCase()}`])];
+    const home = this.find(".views");
+    home.querySelectorAll("label").forEach((label) => label.remove());
+    for (const [key, title] of this.data.panels.some((panel) => panel.tables) ? views : views.slice(0, 1)) {
+      const label = document.createElement("label"), input = document.createElement("input"), span = document.createElement("span");
+      Object.assign(input, { type: "radio", name: "view", checked: key === this.view });
+      input.addEventListener("change", () => { this.view = key; this.redraw(); });
+      span.textContent = title;
+      label.append(input, span);
+      home.append(label);
+    }
+    this.clouds = this.fill(".clouds", [{ key: "truth", title: "True latents" }, ...this.data.panels], (figure, panel) => {
+      const canvas = this.canvas(figure, `${panel.title}: latents of ${scatter.true.length} scenes`);
+      this.bindCloud(canvas);
+      return { canvas };
+    });
+    this.find(".clouds").style.setProperty("--columns", n);
+  }
+
+  /** The coordinates of every scene in a cloud, x then y, and what the axes are. */
+  coordinates(cloud) {
+    const { scatter, objects } = this.data, panel = cloud.panel, kind = this.view.split(".");
+    if (panel.key === "truth") return { xs: scatter.true.map((z) => z[1]), ys: scatter.true.map((z) => z[0]), x: scatter.names[1], y: scatter.names[0] };
+    if (kind[0] === "response") {
+      const k = Number(kind[1]);
+      return { xs: scatter.true.map((z) => z[k]), ys: panel.learned.map((z) => z[k]), x: objects[k].toLowerCase(), y: `latent ${panel.latents[k] + 1}`, curve: panel.tables?.responses[k] };
+    }
+    return { xs: panel.learned.map((z) => z[1]), ys: panel.learned.map((z) => z[0]), x: `latent ${panel.latents[1] + 1}`, y: `latent ${panel.latents[0] + 1}` };
+  }
+
+  drawCloud(cloud) {
+    const { canvas } = cloud, context = this.fit(canvas), side = canvas.clientWidth;
+    if (!side) return;
+    const { xs, ys, x, y, curve } = this.coordinates(cloud), { seen } = this.data.scatter;
+    const ends = (values) => [Math.min(...values), Math.max(...values)];
+    const [x0, x1] = ends(xs), [y0, y1] = ends(ys), room = side * ROOM + 8;
+    const X = (v) => room + ((v - x0) / (x1 - x0 || 1)) * (side - 2 * room);
+    const Y = (v) => side - room - ((v - y0) / (y1 - y0 || 1)) * (side - 2 * room);
+    cloud.places = xs.map((v, i) => [X(v), Y(ys[i])]);
+    context.clearRect(0, 0, side, side);
+    context.strokeStyle = this.colour("--st-border-color");
+    context.lineWidth = 1;
+    context.setLineDash([]);
+    context.strokeRect(0.5, 0.5, side - 1, side - 1);
+    context.fillStyle = this.colour("--st-text-color");
+    context.font = `11px ${this.colour("--st-font")}`;
+    context.textAlign = "right";
+    context.fillText(`${x} →`, side - 5, side - 5);
+    context.save();
+    context.translate(12, 5);
+    context.rotate(-Math.PI / 2);
+    context.fillText(`${y} →`, 0, 0);
+    context.restore();
+    if (curve) {
+      context.strokeStyle = this.colour("--st-text-color");
+      context.beginPath();
+      curve.true.forEach((v, i) => context.lineTo(X(v), Y(curve.learned[i])));
+      context.stroke();
+    }
+    const radius = Math.max(1.6, side / 130);
+    const dot = (i, size) => {
+      const [px, py] = cloud.places[i];
+      context.beginPath();
+      if (seen[i]) context.arc(px, py, size, 0, 7);
+      else context.rect(px - size, py - size, 2 * size, 2 * size);
+      context.fill();
+    };
+    const has_marks = this.marked.size > 0;
+    xs.forEach((_, i) => {
+      context.globalAlpha = has_marks && !this.marked.has(i) ? 0.15 : 0.75;
+      context.fillStyle = seen[i] ? DOT : UNSEEN;
+      dot(i, this.marked.has(i) ? radius * 1.35 : radius);
+    });
+    context.globalAlpha = 1;
+    this.drawCross(context, cloud, X, Y);
+    if (cloud.loop?.length > 1) {
+      context.strokeStyle = this.colour("--st-primary-color");
+      context.lineWidth = 1.5;
+      context.setLineDash([4, 3]);
+      context.beginPath();
+      cloud.loop.forEach(([px, py]) => context.lineTo(px, py));
+      context.closePath();
+      context.stroke();
+    }
+  }
+
+  /** Where the chosen cell or slider position lies in this cloud. */
+  drawCross(context, cloud, X, Y) {
+    const panel = cloud.panel, kind = this.view.split(".");
+    if (!this.scenes.length || (panel.key !== "truth" && !panel.tables)) return;
+    let at = [this.at[1], this.at[0]];
+    if (panel.key !== "truth") {
+      const learned = panel.tables.responses.map((response, k) => follow(response, this.at[k]));
+      at = kind[0] === "response" ? [this.at[kind[1]], learned[kind[1]]] : [learned[1], learned[0]];
+    }
+    const [px, py] = [X(at[0]), Y(at[1])];
+    context.setLineDash([]);
+    context.lineWidth = 2.5;
+    context.strokeStyle = this.colour("--st-primary-color");
+    context.beginPath();
+    context.arc(px, py, 7, 0, 7);
+    context.stroke();
+  }
+
+  bindCloud(canvas) {
+    const cloud = () => this.clouds.find((c) => c.canvas === canvas);
+    const place = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return [event.clientX - box.left, event.clientY - box.top];
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      cloud().loop = [place(event)];
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const here = cloud(), [x, y] = place(event);
+      if (here.loop) { here.loop.push([x, y]); this.drawCloud(here); return; }
+      let best = -1, distance = NEAR ** 2;
+      here.places?.forEach(([px, py], i) => {
+        const d = (px - x) ** 2 + (py - y) ** 2;
+        if (d < distance) { best = i; distance = d; }
+      });
+      if (best < 0 || best === this.pointed) return;
+      this.pointed = best;
+      if (!this.marked.size) this.showStrip([best]);
+      if (this.scenes.length) this.goTo(this.data.scatter.true[best].map((v, k) => clamp(v, this.valuesOf(k)[0], this.valuesOf(k).at(-1))));
+    });
+    const end = () => {
+      const here = cloud(), loop = here.loop;
+      here.loop = null;
+      if (!loop) return;
+      this.mark(loop.length > 4 ? this.points().filter((i) => inside(loop, ...here.places[i])) : []);
+    };
+    canvas.addEventListener("pointerup", end);
+    canvas.addEventListener("pointercancel", end);
+  }
+
+  mark(points) {
+    this.marked = new Set(points);
+    this.showMarked();
+    this.redraw();
+  }
+
+  showMarked() {
+    if (!this.data.scatter) return;
+    const points = [...this.marked], unseen = points.filter((i) => !this.data.scatter.seen[i]).length;
+    this.find(".count").textContent = points.length ? `${points.length} scenes, ${unseen} of them never seen together in training${points.length > STRIP_AT_MOST ? `; ${STRIP_AT_MOST} are drawn` : ""}.` : "";
+    this.showStrip(points);
+  }
+
+  showStrip(points) {
+    const { picture_of, pictures, seen, tile, tiles_across } = this.data.scatter, image = this.sheets.get(pictures);
+    const step = Math.max(1, points.length / STRIP_AT_MOST), shown = [];
+    for (let k = 0; k < points.length && shown.length < STRIP_AT_MOST; k += step) shown.push(points[Math.floor(k)]);
+    this.find(".strip").replaceChildren(...shown.filter((i) => picture_of[i] >= 0).map((i) => {
+      const canvas = document.createElement("canvas"), at = picture_of[i];
+      canvas.width = canvas.height = tile;
+      canvas.getContext("2d").drawImage(image, (at % tiles_across) * tile, Math.floor(at / tiles_across) * tile, tile, tile, 0, 0, tile, tile);
+      canvas.classList.toggle("unseen", !seen[i]);
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `a scene ${seen[i] ? "seen" : "never seen"} in training`);
+      return canvas;
+    }));
+  }
+
+  redraw() {
+    if (!this.data) return;
+    this.grids.forEach((grid) => this.drawGrid(grid));
+    this.drawScenes();
+    this.clouds.forEach((cloud) => this.drawCloud(cloud));
+  }
+}
+
+export default function ({ data, parentElement }) {
+  const root = parentElement.querySelector(".bench");
+  root.bench ??= new Bench(root);  // survives reruns, and with it the position and what is marked
+  root.bench.observer.observe(root);
+  root.bench.receive(data);
+  return () => root.bench.observer.disconnect();
+}

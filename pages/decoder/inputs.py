@@ -1,0 +1,153 @@
+"""The controls of the page of additive decoders: each returns a value that can be used."""
+
+import dataclasses
+
+import streamlit as st
+
+from backend.catalog import DECODERS
+from pages.decoder.settings import (
+    OWN,
+    SEEDS,
+    SIDES,
+    Case,
+    Refusals,
+    Settings,
+    cases_here,
+    is_here,
+    read_query,
+    seeded,
+)
+from pages.shared.controls import begin, refused
+from pages.shared.session import recall, remember
+
+SHOWN_AT_FIRST = 3
+
+
+def decoder_title(key: str) -> str:
+    """A decoder's name beside others of its case."""
+    if "hessian" in key:
+        return "Plain + penalty"
+    return {"additive": "Additive", "non-additive": "Plain", "masked": "Masked"}[kind_of(key)]
+
+
+def kind_of(key: str) -> str:
+    return DECODERS[key].architecture.removeprefix("prism:").removesuffix("-decoder")
+
+
+def first_settings() -> Settings:
+    """What was set when the page was left, or what the address asks for, or the defaults."""
+    settings = recall("decoder.settings")
+    if settings is None:
+        settings, refusals = read_query(st.query_params.to_dict())
+        remember("decoder.refusals", refusals)
+        remember("decoder.settings", settings)
+    return settings
+
+
+def note_settings(settings: Settings) -> None:
+    """Remember what is set and write it to the address."""
+    if settings != recall("decoder.settings") and recall("decoder.was_noted"):
+        remember("decoder.refusals", Refusals())
+    remember("decoder.was_noted", True)
+    remember("decoder.settings", settings)
+    if st.query_params.to_dict() != settings.to_query():
+        st.query_params.from_dict(settings.to_query())
+
+
+def say_refusal(*controls: str) -> None:
+    for control in controls:
+        sentence = recall("decoder.refusals", {}).get(control)
+        if sentence:
+            refused(sentence)
+
+
+def choose_case(settings: Settings, own: Case | None) -> Case:
+    """The training support, by name; the visitor's own trainings among them."""
+    cases = cases_here() | ({OWN: own} if own else {})
+    wanted = settings.case if settings.case in cases else next(iter(cases))
+    begin("decoder.case", wanted)
+    if recall("decoder.case") not in cases:
+        remember("decoder.case", wanted)
+    key = st.selectbox(
+        "Training support",
+        list(cases),
+        format_func=lambda key: cases[key].title,
+        key="decoder.case",
+        help="Which combinations of latents the decoders were trained on.",
+    )
+    say_refusal("case")
+    return cases[key]
+
+
+def choose_decoders(settings: Settings, case: Case, titles: dict[str, str]) -> tuple[str, ...]:
+    """Which decoders stand side by side; keys without their seed."""
+    if len(case.decoders) == 1:
+        return case.decoders
+    wanted = [key for key in settings.kinds if key in case.decoders]
+    unknown = [key for key in settings.kinds if key not in case.decoders]
+    begin(f"decoder.kinds.{case.key}", wanted or list(case.decoders[:SHOWN_AT_FIRST]))
+    chosen = st.pills(
+        "Decoders side by side",
+        case.decoders,
+        selection_mode="multi",
+        format_func=titles.__getitem__,
+        key=f"decoder.kinds.{case.key}",
+        help="All trained on the same scenes, with the same steps, starts, selection rule and number of parameters.",
+    )
+    if unknown and recall("decoder.case_before", settings.case) == case.key:
+        refused(f"unknown decoder {unknown[0]!r} for this support (from the address)")
+    return tuple(key for key in case.decoders if key in chosen) or case.decoders[:1]
+
+
+def choose_training_seed(settings: Settings, keys: tuple[str, ...]) -> int:
+    """Which training seed is shown, where several ship."""
+    seeds = [seed for seed in range(SEEDS) if all(is_here(seeded(key, seed)) for key in keys)]
+    if len(seeds) < 2:
+        return 0
+    begin("decoder.training_seed", settings.training_seed)
+    if recall("decoder.training_seed") not in seeds:
+        remember("decoder.training_seed", seeds[0])
+    seed = st.segmented_control(
+        "Training seed",
+        seeds,
+        key="decoder.training_seed",
+        required=True,
+        help="The same recipe from another seed: another start, other scenes.",
+    )
+    say_refusal("training_seed")
+    return seed
+
+
+def choose_grid(settings: Settings, n_objects: int, is_scalar: bool) -> Settings:
+    """How many scenes, which objects on the axes, and which scenes lend their blocks."""
+    begin("decoder.rows", settings.rows)
+    begin("decoder.columns", settings.columns)
+    with st.container(horizontal=True):
+        rows = st.number_input("Rows", *SIDES, key="decoder.rows", help="Values of the block that varies upwards.")
+        columns = st.number_input("Columns", *SIDES, key="decoder.columns", help="Values of the block along a row.")
+    say_refusal("grid")
+    settings = dataclasses.replace(settings, rows=int(rows), columns=int(columns))
+    if n_objects > 2:
+        settings = _choose_objects(settings, n_objects)
+    if not is_scalar:
+        begin("decoder.seed", settings.seed)
+        seed = st.number_input(
+            "Seed", 0, 2**31 - 1, key="decoder.seed", help="Which training scenes lend the blocks of the grid."
+        )
+        say_refusal("seed")
+        settings = dataclasses.replace(settings, seed=int(seed))
+    return settings
+
+
+def _choose_objects(settings: Settings, n_objects: int) -> Settings:
+    begin("decoder.objects", (settings.down, settings.across))
+    pairs = [(a, b) for a in range(n_objects) for b in range(n_objects) if a != b]
+    down, across = st.selectbox(
+        "Objects on the axes",
+        pairs,
+        format_func=lambda pair: f"{pair[0] + 1} up, {pair[1] + 1} across",
+        key="decoder.objects",
+        help="The others stand still.",
+    )
+    say_refusal("objects")
+    return dataclasses.replace(settings, down=down, across=across)

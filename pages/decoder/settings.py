@@ -1,0 +1,173 @@
+"""What is set on the page of additive decoders, as one value: remembered between pages, written to the address."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.catalog import DECODERS
+from backend.errors import BadInput
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
+SIDES = (2, 15)  # scenes along a side of the grid
+SEEDS = 5  # training seeds that may ship
+OWN = "own"  # the visitor's own trainings
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One training support, and the decoders that were trained on it with equal budgets."""
+
+    key: str
+    title: str
+    sentence: str  # what was never seen, and what is to be looked at
+    decoders: tuple[str, ...]  # keys of `DECODERS` rows, the additive one first
+
+
+CASES: dict[str, Case] = {
+    case.key: case
+    for case in (
+        Case(
+            "l",
+            "L: never both high",
+            "Training showed either ball high, never **both high**.",
+            ("balls-l-additive", "balls-l-plain", "balls-l-masked", "balls-l-hessian"),
+        ),
+        Case(
+            "u",
+            "U: a gap on one side",
+            "With the left ball high, training never showed the right ball **at middle height**.",
+            ("balls-u-additive",),
+        ),
+        Case(
+            "bands",
+            "Disconnected: two bands",
+            "Training showed the right ball low or high, **never between**: the support falls in two pieces.",
+            ("balls-disconnected-additive",),
+        ),
+        Case(
+            "corners",
+            "Disconnected: opposite corners",
+            "Training showed both balls low or both high. Nothing ties the two pieces together, so blocks may be "
+            "learned **in another order in each corner**.",
+            ("balls-corners-additive",),
+        ),
+        Case(
+            "plane",
+            "Two balls in the plane",
+            "Each block is a place in the plane, and the balls never touched. Recombined balls may **overlap**: such "
+            "scenes are no sums, and nothing is promised for them.",
+            ("balls-blocks-independent", "balls-blocks-plain"),
+        ),
+        Case(
+            "dependent",
+            "Dependent balls in the plane",
+            "The second ball's side depended on where the first one was; **the other side** was never seen.",
+            ("balls-blocks-dependent",),
+        ),
+        Case(
+            "four",
+            "Four balls, blocks of three",
+            "Place and size of four balls, one block each; the grid recombines two of them.",
+            ("balls-four",),
+        ),
+    )
+}
+
+
+def seeded(key: str, seed: int) -> str:
+    """The model's key at a training seed; seed 0 has the plain name."""
+    return key if seed == 0 else f"{key}-seed{seed}"
+
+
+def is_here(key: str) -> bool:
+    """Whether a model's weights ship with this copy of Prism."""
+    return key in DECODERS and (WEIGHTS / DECODERS[key].weights).exists()
+
+
+def cases_here() -> dict[str, Case]:
+    """The cases with weights, each with the decoders that have some."""
+    here = {}
+    for case in CASES.values():
+        decoders = tuple(key for key in case.decoders if is_here(key))
+        if decoders:
+            here[case.key] = dataclasses.replace(case, decoders=decoders)
+    return here
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the page's answer depends on."""
+
+    case: str = "l"
+    kinds: tuple[str, ...] = ()  # decoders shown, by key without seed; none: the case's first three
+    training_seed: int = 0
+    rows: int = 7
+    columns: int = 7
+    down: int = 0  # object whose block varies from row to row
+    across: int = 1
+    seed: int = 0  # which training scenes lend their blocks, in the plane
+
+    def to_query(self) -> dict[str, str]:
+        """The address's parameters: only what differs from the defaults, so that links stay short."""
+        plain = {
+            "case": self.case,
+            "decoders": ",".join(self.kinds),
+            "training_seed": str(self.training_seed),
+            "grid": f"{self.rows}x{self.columns}",
+            "objects": f"{self.down + 1},{self.across + 1}",
+            "seed": str(self.seed),
+        }
+        return {name: value for name, value in plain.items() if value != _DEFAULT_QUERY.get(name)}
+
+
+_DEFAULT_QUERY: dict[str, str] = {}
+_DEFAULT_QUERY.update(Settings().to_query())
+
+Refusals = dict[str, str]  # control -> the sentence that stands beside it
+
+
+def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
+    """Settings from an address; what cannot be used keeps its default and gets a sentence."""
+    settings, refusals = Settings(), Refusals()
+    readers: dict[str, Callable[[str], dict[str, Any]]] = {
+        "case": lambda text: {"case": _one_of("case", text, (*CASES, OWN))},
+        "decoders": lambda text: {"kinds": tuple(dict.fromkeys(text.split(",")))},
+        "training_seed": lambda text: {"training_seed": _whole("training_seed", text, 0, SEEDS - 1)},
+        "grid": _read_grid,
+        "objects": _read_objects,
+        "seed": lambda text: {"seed": _whole("seed", text, 0, 2**31 - 1)},
+    }
+    for name, read in readers.items():
+        if query.get(name):
+            try:
+                settings = dataclasses.replace(settings, **read(query[name]))
+            except BadInput as error:
+                refusals[name] = f"{error.sentence} (from the address; the default is used)"
+    return settings, refusals
+
+
+def _one_of(name: str, text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise BadInput(f"unknown {name} {text!r}; one of {', '.join(known)}", name)
+    return text
+
+
+def _whole(name: str, text: str, low: int, high: int) -> int:
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise BadInput(f"{name} is {text!r}; expected a whole number in {low}..{high}", name)
+    return int(text)
+
+
+def _read_grid(text: str) -> dict[str, int]:
+    rows, _, columns = text.partition("x")
+    return {"rows": _whole("grid", rows, *SIDES), "columns": _whole("grid", columns, *SIDES)}
+
+
+def _read_objects(text: str) -> dict[str, int]:
+    down, _, across = text.partition(",")
+    found = {"down": _whole("objects", down, 1, 4) - 1, "across": _whole("objects", across, 1, 4) - 1}
+    if found["down"] == found["across"]:
+        raise BadInput(f"objects is {text!r}; expected two different ones", "objects")
+    return found
