@@ -50,10 +50,11 @@ def guided_step(
     """
     way = end - start
     lowest, highest = max(alpha - max_dist, 0.0), min(alpha + max_dist, 1.0)
-    is_behind = (points - start) / torch.where(way == 0, 1, way) < lowest
-    points = torch.where(is_behind & (way != 0), start + way * lowest, points)
-    high = start + way * highest
-    missing = (points - end).abs().sum(1) - way.abs().sum(1) * (1 - alpha)  # (B,) L1 way to go in this step
+    length = way.abs()
+    is_behind = (points - start).abs_() < length * lowest  # never where there is no way to go
+    points = torch.where(is_behind, torch.add(start, way, alpha=lowest), points)
+    high = torch.add(start, way, alpha=highest)
+    missing = (end - points).abs_().sum(1) - length.sum(1) * (1 - alpha)  # (B,) L1 way to go in this step
 
     # In order of their gradients: how far the first values can bring us together.
     magnitude = gradients.abs().masked_fill_(points == high, torch.inf)  # these cannot move
