@@ -1,0 +1,65 @@
+"""The maps in the browser say the same numbers as the arrays: limits, values under the cross-hair, keyboard, zoom."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.contracts import AttributionRequest
+from backend.examples import example_bytes
+from backend.service import local_service
+from pages.shared.figures import Display, Panel, channel_sum, colour_limits, format_value
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    service = local_service()
+    image = service.put_image(example_bytes("digit-3")[0])
+    result = service.run(AttributionRequest(image.id, "digits-gap", "ig", target=3))
+    return Panel("ig", "Integrated Gradients", channel_sum(result.arrays["attribution"]))
+
+
+def picture(page: Page, title: str):
+    return page.locator("figure", has=page.locator(".title", has_text=re.compile(f"^{title}$"))).locator(
+        "canvas.picture"
+    )
+
+
+def value(page: Page, title: str) -> str:
+    return (
+        page.locator("figure", has=page.locator(".title", has_text=re.compile(f"^{title}$")))
+        .locator(".value")
+        .inner_text()
+    )
+
+
+def test_the_browser_says_what_the_arrays_hold(visitor, app_url, panel):
+    visitor.goto(f"{app_url}/path-attribution?example=digit-3&target=3&methods=ig")
+    canvas = picture(visitor, panel.title)
+    expect(canvas).to_have_attribute("aria-label", re.compile("colours end at"))
+
+    def limit_shown() -> str:
+        return re.search(r"colours end at (\S+);", canvas.get_attribute("aria-label")).group(1)
+
+    def limit(**display) -> str:
+        return format_value(colour_limits([panel], Display(**display))["ig"])
+
+    assert limit_shown() == limit()
+    for label, choice in {"Absolute": "absolute", "Positive": "positive", "Signed": "signed"}.items():
+        visitor.get_by_text(label, exact=True).click()
+        visitor.wait_for_timeout(200)
+        assert limit_shown() == limit(values=choice)
+
+    canvas.focus()
+    visitor.keyboard.press("ArrowRight")
+    visitor.keyboard.press("ArrowDown")
+    row, column = map(int, re.findall(r"\d+", value(visitor, "Image")))
+    expected = format_value(float(panel.values[row, column]))
+    assert value(visitor, panel.title).lstrip("+") == expected
+    visitor.keyboard.press("+")
+    expect(visitor.locator('[data-for="zoom"]')).to_have_text("1.4×")
+    visitor.keyboard.press("0")
+    expect(visitor.locator('[data-for="zoom"]')).to_have_text("1×")
