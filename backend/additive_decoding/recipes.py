@@ -78,14 +78,17 @@ class Recipe:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Recipe":
-        """Read a recipe as a card or a job holds it; what is left out takes its default.
+        """Read a recipe as a card or a job holds it; what is left out takes its default, or what `base` names.
 
+        Args: body: `Recipe`'s fields; beside them "base": "live" or a key of `RECIPES`.
         Raises: BadInput: unknown or missing fields, values out of range.
         """
         if not isinstance(body, Mapping):
             raise BadInput("the recipe is not a JSON object", "recipe")
         try:
-            scene = body.get("scene", {})
+            base = recipe_of(body["base"]).to_json() if body.get("base") else {}
+            scene = {**base.get("scene", {}), **body.get("scene", {})}
+            body = {**base, **{name: value for name, value in body.items() if name != "base"}}
             tuples = {name: tuple(scene[name]) for name in ("shapes", "free") if name in scene}
             return cls(**{**body, "scene": Scene(**{**scene, **tuples})})
         except TypeError as error:
@@ -157,11 +160,13 @@ LIVE = dataclasses.replace(_L, scene=dataclasses.replace(_SCALARS, side=32), wid
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe under a name; with the suffix -paper the paper's settings: one start, Adam 5e-4, weight decay
-    5e-4, early stopping.
+    """The recipe under a name: a key of `RECIPES`, or "live" for the one that a visitor waits for.
 
+    With the suffix -paper the paper's settings: one start, Adam 5e-4, weight decay 5e-4, early stopping.
     Raises: BadInput: no such name.
     """
+    if name == "live":
+        return LIVE
     base = name.removesuffix(PAPER)
     if base not in RECIPES:
         raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")
