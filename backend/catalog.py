@@ -105,6 +105,7 @@ class MethodSpec:
     complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
     uses_baseline: bool = False
     needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head"
+    has_path: bool = False  # can the path player show the way it took?
     family: str = "path_attribution"
 
     def param(self, name: str) -> ParamSpec:
@@ -187,25 +188,19 @@ _INTEGRATOR = dict(
     advanced=True,
 )
 
-SAMP = MethodSpec(
-    key="samp",
-    title="SAMP",
-    group="path",
-    implementation="backend.path_attribution.samp:attribute",
-    source="Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442",
-    summary="Integrates the gradient along the path that changes the score as early as possible.",
-    equation=r"a = \sum_k \nabla f(\gamma_k) \odot (\gamma_{k+1} - \gamma_k)",
-    limits="With the left rule and large steps the sum is far from the score's change; see the completeness gap.",
-    params=(
+
+def _samp(*, eta: float | None, lam: float, w: float, integrator: str, walk: str) -> tuple[ParamSpec, ...]:
+    """The parameters of SAMP and its kin; they differ in their defaults only."""
+    return (
         _STEP_SIZE,
         ParamSpec(
             "eta",
             "Step bound",
             "\\eta",
             "float",
-            None,
-            "Infinitesimal constraint: largest L1 length of a step, as a fraction of the whole way; empty: none. "
-            "Differs from the slides, which give it in absolute units.",
+            eta,
+            "Infinitesimal constraint: largest L1 length of a step, as a fraction of the whole way (the slides give it "
+            "in absolute units); empty: none. Smaller is better and costs about 1/eta steps in each direction.",
             low=0.001,
             high=1.0,
             optional=True,
@@ -215,20 +210,35 @@ SAMP = MethodSpec(
             "Momentum",
             "\\lambda",
             "float",
-            0.0,
+            lam,
             "Running average of the gradient that chooses the pixels (not of what is integrated).",
             low=0.0,
             high=0.99,
         ),
-        ParamSpec("w", "Direction weight", "w", "float", 0.5, _DIRECTION_WEIGHT, low=0.0, high=1.0),
-        ParamSpec(default="left", **_INTEGRATOR),
+        ParamSpec("w", "Direction weight", "w", "float", w, _DIRECTION_WEIGHT, low=0.0, high=1.0),
+        ParamSpec(default=integrator, **_INTEGRATOR),
         _SELECT,
         _UNITS,
-        ParamSpec(default="apart", **_WALK),
-    ),
+        ParamSpec(default=walk, **_WALK),
+    )
+
+
+_SAMP_PAPER = "Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442"
+
+SAMP = MethodSpec(
+    key="samp",
+    title="SAMP",
+    group="path",
+    implementation="backend.path_attribution.samp:attribute",
+    source=_SAMP_PAPER,
+    summary="Integrates the gradient along the path that changes the score as early as possible.",
+    equation=r"a = \sum_k \nabla f(\gamma_k) \odot (\gamma_{k+1} - \gamma_k)",
+    limits="With the left rule and large steps the sum is far from the score's change; see the completeness gap.",
+    params=_samp(eta=None, lam=0.0, w=0.5, integrator="left", walk="apart"),
     complete=True,
     uses_baseline=True,
     needs=frozenset({"gradient"}),
+    has_path=True,
 )
 
 SAMP_PLUS = MethodSpec(
@@ -236,45 +246,33 @@ SAMP_PLUS = MethodSpec(
     title="SAMP++",
     group="path",
     implementation="backend.path_attribution.samp:attribute",
-    source="Zhang et al., Path Choice Matters for Clear Attribution in Path Methods, ICLR 2024, arXiv:2401.10442; "
-    "joint walk and ordered integrator are ours",
-    summary="SAMP in small steps, both directions moving the same pixels, each worth what the score did when it moved.",
+    source=f"{_SAMP_PAPER}; integrator and direction weight are ours",
+    summary="SAMP in small steps with momentum; each step is corrected, so that the sum is exact.",
     equation=r"A = w\,A_{del} + (1 - w)\,A_{ins}",
-    limits="Exact completeness is by construction; the corrected share says how much of the change was put elsewhere "
-    "than where it happened. The path is found for deletion and insertion: judge the map by other measures too.",
-    params=(
-        _STEP_SIZE,
-        ParamSpec(
-            "eta",
-            "Step bound",
-            "\\eta",
-            "float",
-            0.02,
-            "Infinitesimal constraint: largest L1 length of a step, as a fraction of the whole way; empty: none. "
-            "Smaller is better and costs about 1/eta steps in each direction.",
-            low=0.001,
-            high=1.0,
-            optional=True,
-        ),
-        ParamSpec(
-            "lam",
-            "Momentum",
-            "\\lambda",
-            "float",
-            0.5,
-            "Running average of the gradient that chooses the pixels (not of what is integrated).",
-            low=0.0,
-            high=0.99,
-        ),
-        ParamSpec("w", "Direction weight", "w", "float", 0.55, _DIRECTION_WEIGHT, low=0.0, high=1.0),
-        ParamSpec(default="ordered", **_INTEGRATOR),
-        _SELECT,
-        _UNITS,
-        ParamSpec(default="together", **_WALK),
-    ),
+    limits="Exact completeness is by construction; the corrected share says how much of it the gradients did not "
+    "explain.",
+    params=_samp(eta=0.02, lam=0.5, w=1 / 3, integrator="corrected", walk="apart"),
     complete=True,
     uses_baseline=True,
     needs=frozenset({"gradient"}),
+    has_path=True,
+)
+
+SAMP_JOINT = MethodSpec(
+    key="samp-joint",
+    title="SAMP joint",
+    group="path",
+    implementation="backend.path_attribution.samp:attribute",
+    source=f"ours, on the path of {_SAMP_PAPER}",
+    summary="Both directions move the same pixels, and each pixel is worth what the score did when it moved.",
+    equation=r"a_j = w\,\Delta f_{del}(j) + (1 - w)\,\Delta f_{ins}(j),\ \text{falling along the path}",
+    limits="The path is found for deletion and insertion, so judge this map by other measures too; the corrected share "
+    "says how much of the change the gradients along the path did not explain.",
+    params=_samp(eta=0.02, lam=0.5, w=0.55, integrator="ordered", walk="together"),
+    complete=True,
+    uses_baseline=True,
+    needs=frozenset({"gradient"}),
+    has_path=True,
 )
 
 INTEGRATED_GRADIENTS = MethodSpec(
@@ -604,6 +602,7 @@ METHODS: dict[str, MethodSpec] = {
     for spec in (
         SAMP_PLUS,
         SAMP,
+        SAMP_JOINT,
         INTEGRATED_GRADIENTS,
         BLUR_IG,
         GUIDED_IG,

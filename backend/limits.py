@@ -26,7 +26,7 @@ class Limits:
     image_store_bytes: int = 256 * MIB  # decoded uploads
     result_store_bytes: int = 256 * MIB
     model_bytes: int = 2048 * MIB  # weights resident on the device
-    chunk_pixels_cpu: int = 2**19  # points x height x width per model call
+    chunk_pixels_cpu: int = 2**18  # points x height x width per model call; larger tensors are slower on a CPU
     chunk_pixels_gpu: int = 2**23
 
     @classmethod

@@ -197,7 +197,7 @@ def test_presets_name_methods_and_settings_that_exist():
             assert METHODS[row.method].complete_params(row.params) == row.params
     assert [row.name for row in ev.preset("table", ["ig", "rise"]).rows] == ["ig", "rise"]
     assert ev.preset("table", ["ig"]).ours == ""
-    assert ev.preset("table").ours == ev.preset("study").ours == "samp++"
+    assert (ev.preset("table").ours, ev.preset("study").ours) == ("samp++", "samp-joint")
     assert (ev.preset("search").half, ev.preset("study").half) == ("first", "second")
     with pytest.raises(BadInput, match="unknown preset"):
         ev.preset("figure6")

@@ -46,7 +46,7 @@ def test_walkers_mirror_each_other_and_sums_are_exact(eta, weight):
     images = random_images(3, 2, 6, 6)
     images[1, :, :, :3] = 0.0  # less to move: arrives earlier
     problem = make_problem(tiny_cnn(2), images, targets=torch.tensor([0, 1, 2]))
-    answer = samp.trace(problem, 7, s=4, eta=eta, w=weight)
+    answer = samp.trace(problem, 7, s=4, eta=eta, w=weight, walk="together")
     deletion, insertion = answer.trajectories["deletion"].points, answer.trajectories["insertion"].points
     torch.testing.assert_close(deletion + insertion, images.expand_as(deletion), atol=1e-9, rtol=0)
     torch.testing.assert_close(deletion[-1], torch.zeros_like(images), atol=0, rtol=0)
@@ -77,7 +77,7 @@ def test_a_linear_score_has_one_answer_however_it_is_walked():
 def test_values_and_absolute_choice_walk_together_too():
     images = random_images(2, 3, 4, 4)
     for how in ({"coordinates": "values"}, {"select": "absolute"}, {"select": "random"}):
-        answer = samp.trace(make_problem(tiny_cnn(3), images), 4, s=3, eta=0.1, **how)
+        answer = samp.trace(make_problem(tiny_cnn(3), images), 4, s=3, eta=0.1, walk="together", **how)
         points = answer.trajectories["deletion"].points + answer.trajectories["insertion"].points
         torch.testing.assert_close(points, images.expand_as(points), atol=1e-9, rtol=0)
 
@@ -98,7 +98,7 @@ def test_ordered_values_of_a_linear_score_are_its_terms(walk):
 
 
 @pytest.mark.parametrize("eta", [None, 0.03, 0.4])
-@pytest.mark.parametrize("how", [{}, {"walk": "apart"}, {"coordinates": "values"}, {"w": 1.0}, {"select": "random"}])
+@pytest.mark.parametrize("how", [{}, {"walk": "together"}, {"coordinates": "values"}, {"w": 1.0}, {"select": "random"}])
 def test_ordered_values_sum_to_the_change(eta, how):
     images = random_images(3, 2, 6, 6)
     images[1, :, :, :3] = 0.0
@@ -114,7 +114,7 @@ def test_ordered_values_sum_to_the_change(eta, how):
 def test_ordered_values_fall_along_the_path():
     images = random_images(1, 1, 5, 5)
     problem = make_problem(tiny_cnn(), images)
-    answer = samp.trace(problem, 4001, s=1, eta=None, integrator="ordered")
+    answer = samp.trace(problem, 4001, s=1, eta=None, integrator="ordered", walk="together")
     came = answer.trajectories["insertion"].points[:, 0] != 0  # (K, 1, 5, 5)
     step = came.long().cumsum(0).eq(0).sum(0)  # the frame in which each pixel came
     values = answer.attribution[0].flatten()[step.flatten().argsort()]

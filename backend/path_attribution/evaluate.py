@@ -122,7 +122,7 @@ PRESETS: dict[str, str] = {
     "concentration": "Var(a) of SAMP's directions, the straight and a random path; the Concentration Principle.",
     "completeness": "What the path methods' sums miss: Integrated Gradients with 50 midpoints, SAMP and SAMP++.",
     "search": "Settings of SAMP++ on the first half of the test images.",
-    "study": "SAMP++ against every peer on the second half of the test images, paired.",
+    "study": "SAMP joint against every peer on the second half of the test images, paired.",
 }
 
 
@@ -140,8 +140,8 @@ def preset(name: str, methods: Sequence[str] = ()) -> Plan:
         "figure5": Plan(_FIGURE_5, steps=0),
         "concentration": Plan(_CONCENTRATION, steps=0, fractions=()),
         "completeness": Plan(_COMPLETENESS, steps=0, fractions=()),
-        "search": Plan(_SEARCH, fractions=(), ours="samp++", half="first"),
-        "study": Plan(every, fractions=(), ours="samp++", half="second"),
+        "search": Plan(_SEARCH, fractions=(), ours="samp-joint", half="first"),
+        "study": Plan(every, fractions=(), ours="samp-joint", half="second"),
     }
     plan = plans[name]
     if plan.ours not in {row.name for row in plan.rows}:
@@ -173,18 +173,18 @@ _COMPLETENESS = (
     _row("SAMP", "samp"),
     _row("SAMP, trapezoid", "samp", integrator="trapezoid"),
     *(_row(f"SAMP++, eta {eta:g}", "samp++", eta=eta) for eta in (0.05, 0.02, 0.01, 0.005)),
-    _row("SAMP++, apart, corrected, w 1/3", "samp++", walk="apart", integrator="corrected", w=1 / 3),
+    _row("SAMP joint", "samp-joint"),
 )
 _SEARCH = (
+    _row("samp-joint", "samp-joint"),
     _row("samp++", "samp++"),
-    _row("apart, left, w 1/2", "samp++", walk="apart", integrator="left", w=0.5),
-    _row("apart, corrected, w 1/3", "samp++", walk="apart", integrator="corrected", w=1 / 3),
-    _row("apart, ordered", "samp++", walk="apart"),
-    _row("together, left, w 1/2", "samp++", integrator="left", w=0.5),
-    *(_row(f"together, corrected, w {w:g}", "samp++", integrator="corrected", w=w) for w in (0.4, 0.5)),
-    *(_row(f"together, ordered, w {w:g}", "samp++", w=w) for w in (0.4, 0.5, 0.6)),
-    _row("together, ordered, eta 0.05", "samp++", eta=0.05),
-    _row("together, ordered, no constraint", "samp++", eta=None, lam=0.0),
+    _row("apart, left, w 1/2", "samp++", integrator="left", w=0.5),
+    _row("apart, ordered", "samp-joint", walk="apart"),
+    _row("together, left, w 1/2", "samp-joint", integrator="left", w=0.5),
+    *(_row(f"together, corrected, w {w:g}", "samp-joint", integrator="corrected", w=w) for w in (0.4, 0.5)),
+    *(_row(f"together, ordered, w {w:g}", "samp-joint", w=w) for w in (0.4, 0.5, 0.6)),
+    _row("together, ordered, eta 0.05", "samp-joint", eta=0.05),
+    _row("together, ordered, no constraint", "samp-joint", eta=None, lam=0.0),
     _row("samp", "samp"),
     _row("ig", "ig"),
     _row("grad-cam", "grad-cam"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.catalog import MethodSpec, ModelSpec, check_baseline, method
+from backend.catalog import METHODS, MethodSpec, ModelSpec, check_baseline, method
 from backend.contracts import (
     AttributionRequest,
     FaithfulnessRequest,
@@ -268,8 +268,9 @@ def _quality(explanation: Explanation) -> Mapping[str, float | None]:
 # ----------------------------------------------------------------- path player
 def _trace_path(context: Context, request: PathRequest) -> Result:
     attribution = request.attribution
-    if attribution.method not in ("samp", "samp++"):
-        raise BadInput("the path player shows the paths of samp and samp++", "method")
+    if not method(attribution.method).has_path:
+        keys = ", ".join(key for key, spec in METHODS.items() if spec.has_path)
+        raise BadInput(f"{attribution.method} has no path to play; these have: {keys}", "method")
     scene = _scene(context, attribution.image_id, attribution.model, attribution.target)
     trace = importlib.import_module("backend.path_attribution.samp").trace
     first = dataclasses.replace(attribution, baseline=attribution.baseline[:1])

@@ -30,11 +30,11 @@ def attribute(
     s: int | None = None,
     eta: float | None = 0.02,
     lam: float = 0.5,
-    w: float = 0.55,
-    integrator: str = "ordered",
+    w: float = 1 / 3,
+    integrator: str = "corrected",
     select: str = "signed",
     coordinates: str = "pixels",
-    walk: str = "together",
+    walk: str = "apart",
 ) -> Explanation:
     """Attribute f(image) - f(baseline) along greedy paths in both directions. The defaults are those of SAMP++.
 
@@ -64,11 +64,11 @@ def trace(
     s: int | None = None,
     eta: float | None = 0.02,
     lam: float = 0.5,
-    w: float = 0.55,
-    integrator: str = "ordered",
+    w: float = 1 / 3,
+    integrator: str = "corrected",
     select: str = "signed",
     coordinates: str = "pixels",
-    walk: str = "together",
+    walk: str = "apart",
 ) -> Explanation:
     """The same as `attribute`, and the pictures that were passed on the way.
 

@@ -14,7 +14,7 @@ from pages.shared.map_grid import map_grid
 from pages.shared.path_player import path_player
 from pages.shared.session import recall, remember
 
-PATH_METHODS = ("samp++", "samp")  # those whose path can be played
+PATH_METHODS = tuple(key for key, spec in METHODS.items() if spec.has_path)
 TABS = ("How to read this", "Path player", "Sensitivity-N", "Sanity check", "The table")
 
 
@@ -69,7 +69,7 @@ def _show_reading(board: Board) -> None:
 def _show_player(board: Board) -> None:
     methods = [method for method in PATH_METHODS if method in board.settings.methods]
     if not methods:
-        st.caption("Choose SAMP++ or SAMP among the methods: theirs is the path that can be played.")
+        st.caption("Choose SAMP++, SAMP or SAMP joint among the methods: theirs is the path that can be played.")
         return
     method = _choose_method("path.played", methods)
     st.markdown(
