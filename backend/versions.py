@@ -4,7 +4,7 @@ import functools
 from importlib.metadata import PackageNotFoundError, version
 
 PRISM = "0.1.0"
-_PACKAGES = ("torch", "numpy", "captum", "zennit", "timm")
+_PACKAGES = ("torch", "torchvision", "timm", "zennit", "numpy")
 
 
 @functools.cache
