@@ -101,6 +101,16 @@ def test_figure_files(n):
     )
 
 
+def test_the_object_is_outlined_if_the_display_says_so():
+    panel, mask = [Panel("a", "A", MAP)], np.zeros(MAP.shape, bool)
+    mask[3:8, 2:6] = True
+    bare, outlined, off = (
+        figures.static_figure(IMAGE, panel, Display(outline=outline), "T", "", "svg", given)
+        for outline, given in ((True, None), (True, mask), (False, mask))
+    )
+    assert bare == off != outlined
+
+
 def test_lines_differ_with_and_without_colour():
     styles = [figures.line_style(i) for i in range(16)]
     assert len({(s.colour, s.dash) for s in styles}) == 16

@@ -20,11 +20,13 @@ def show(board: Board, panels: Sequence[Panel], settings: Settings) -> None:
     report, footer = _report(board, panels, settings), _footer(board)
     stem = f"prism-{settings.model}-{board.picture.example or UPLOAD}".replace(":", "-")
 
+    image, mask = report.image, board.picture.mask(*report.image.shape[:2])
+
     def figure(file_format: str):
-        return lambda: static_figure(report.image, panels, settings.display, report.title, footer, file_format)
+        return lambda: static_figure(image, panels, settings.display, report.title, footer, file_format, mask)
 
     def data() -> bytes:
-        return results_npz(report.image, report.results)
+        return results_npz(image, report.results)
 
     with st.container(horizontal=True, gap="small"):
         _download("PNG", figure("png"), f"{stem}.png", "image/png", "The figure as it is shown, 200 dots per inch.")

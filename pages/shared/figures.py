@@ -33,6 +33,7 @@ CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
 OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
 PLOT_HEIGHT, LEGEND_ROW = 320, 22  # pixels on screen; a legend's row holds about three names
 ZERO_LINE = {"width": 1, "dash": "dot", "color": "#888888"}
+OUTLINE_COLOUR = "#22c55e"
 PANEL_INCHES, FIGURE_DPI = 2.1, 200
 FIGURE_COLUMNS = 4
 
@@ -259,13 +260,20 @@ def format_value(value: float) -> str:
 
 # ----------------------------------------------------------------- figure files
 def static_figure(
-    image: np.ndarray, panels: Sequence[Panel], display: Display, title: str, footer: str, file_format: str = "png"
+    image: np.ndarray,
+    panels: Sequence[Panel],
+    display: Display,
+    title: str,
+    footer: str,
+    file_format: str = "png",
+    mask: np.ndarray | None = None,
 ) -> bytes:
     """The image and all maps with colour bars, titles, captions and a settings footer, as PNG or SVG bytes.
 
     Args:
         image: (H, W, 3 or 1) in [0, 1], as the model saw it.
         footer: what was set, one or two lines.
+        mask: (H, W) bool, where the object is, if known; outlined if the display says so.
     """
     drawn = [panel for panel in panels if panel.values is not None]
     n_columns = min(FIGURE_COLUMNS, len(drawn) + 1)
@@ -285,6 +293,9 @@ def static_figure(
         )
         axes.set_title(panel.title, fontsize=8)
         _draw_bar(figure, bar, panel, display, limits[panel.key])
+    if mask is not None and display.outline:
+        for axes in pictures[: len(drawn) + 1]:
+            axes.contour(mask, levels=[0.5], colors=OUTLINE_COLOUR, linewidths=0.7)
     figure.suptitle(title, fontsize=9)
     figure.supxlabel(f"{scale_sentence(drawn, display)}\n{textwrap.fill(footer, 45 * n_columns)}", fontsize=6)
     return _save(figure, file_format)
