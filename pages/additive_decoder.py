@@ -5,16 +5,23 @@ import dataclasses
 import streamlit as st
 
 from backend.catalog import FAMILIES
-from backend.contracts import OnStep, Request, Step
+from backend.contracts import OnStep, Step
 from backend.errors import Cancelled
-from pages.decoder import inputs
+from pages.decoder import inputs, takeaway
+from pages.decoder.assumptions import show_assumptions
 from pages.decoder.bench import bench
 from pages.decoder.board import Drawn, Refusal, draw, figures_request, known, work_off
+from pages.decoder.evaluation import show_evaluation
+from pages.decoder.failures import show_failures
 from pages.decoder.numbers import figures_table
-from pages.decoder.settings import Case, Settings, seeded
-from pages.shared.controls import refused
+from pages.decoder.reading import show_reading
+from pages.decoder.settings import PLANAR, Case, Settings, cases_here, seeded, title_of
+from pages.decoder.training import own_case, show_training
+from pages.shared.controls import begin, refused
 from pages.shared.tables import draw_table
 from pages.shared.theme import use_theme
+
+TABS = ("How to read this", "Which assumption holds?", "Train your own", "When it breaks", "The table")
 
 family = FAMILIES["additive_decoding"]
 
@@ -29,55 +36,86 @@ def show_progress(place, title: str) -> OnStep:
     return on_step
 
 
-def choose() -> tuple[Settings, Case]:
-    """What the sidebar says."""
-    settings = inputs.first_settings()
+def choose() -> tuple[Settings, Case] | None:
+    """What the sidebar says; None: there is no trained decoder at all."""
+    settings, own = inputs.first_settings(), own_case()
+    if not own and not cases_here():
+        return None
     with st.sidebar:
-        case = inputs.choose_case(settings, None)
-        titles = {key: inputs.decoder_title(key) for key in case.decoders}
-        kinds = inputs.choose_decoders(settings, case, titles)
+        case = inputs.choose_case(settings, own)
+        kinds = inputs.choose_decoders(settings, case)
         training_seed = inputs.choose_training_seed(settings, kinds)
         settings = dataclasses.replace(settings, case=case.key, kinds=kinds, training_seed=training_seed)
-        return inputs.choose_grid(settings, 4 if case.key == "four" else 2, case.key not in PLANES), case
+        settings = inputs.choose_grid(settings, 4 if case.key == "four" else 2, case.key not in PLANAR)
+    return settings, case
 
 
-PLANES = ("plane", "dependent", "four")
+def draw_decoders(settings: Settings, case: Case, progress) -> list[Drawn]:
+    """Everything that is drawn of the chosen decoders; one that cannot be had says why."""
+    decoders = []
+    for key in settings.kinds:
+        title = title_of(case, key)
+        drawn = draw(
+            seeded(key, settings.training_seed),
+            title,
+            (settings.rows, settings.columns),
+            (settings.down, settings.across),
+            settings.seed,
+            show_progress(progress, f"Drawing {title}"),
+        )
+        if isinstance(drawn, Refusal):
+            refused(f"{title}: {drawn.sentence}")
+        else:
+            decoders.append(drawn)
+    progress.empty()
+    return decoders
+
+
+def show_more(case: Case, decoders: list[Drawn]) -> None:
+    """Looking closer, one tab at a time; only the open one asks for anything."""
+    begin("decoder.tab", TABS[0])
+    tabs = st.tabs(TABS, key="decoder.tab", on_change="rerun")
+    drawings = (
+        lambda: show_reading(decoders),
+        lambda: show_assumptions(decoders),
+        show_training,
+        show_failures,
+        lambda: show_evaluation(case),
+    )
+    for tab, drawing in zip(tabs, drawings, strict=True):
+        if tab.open:
+            with tab:
+                drawing()
+
 
 use_theme()
 st.title(family.title)
 st.caption(family.question)
-settings, case = choose()
-inputs.note_settings(settings)
-headline, progress = st.container(), st.empty()
-
-decoders: list[Drawn] = []
-for key in settings.kinds:
-    title = inputs.decoder_title(key)
-    drawn = draw(
-        seeded(key, settings.training_seed),
-        title,
-        (settings.rows, settings.columns),
-        (settings.down, settings.across),
-        settings.seed,
-        show_progress(progress, f"Drawing {title}"),
+chosen = choose()
+if chosen is None:
+    st.info(
+        "No trained decoders lie here: `python -m backend train balls-l-additive` makes the first. Or train one now."
     )
-    if isinstance(drawn, Refusal):
-        refused(f"{title}: {drawn.sentence}")
-    else:
-        decoders.append(drawn)
-progress.empty()
-with headline:
-    st.markdown(case.sentence)
+    show_training()
+    st.stop()
+settings, case = chosen
+inputs.note_settings(settings)
+st.markdown(case.sentence)
+progress = st.empty()
+decoders = draw_decoders(settings, case, progress)
 if decoders:
     bench(decoders, (settings.down, settings.across), key="decoder.bench")
-    columns, rows = figures_table(decoders)
-    draw_table("How well are unseen combinations drawn?", columns, rows)
-    missing: list[Request] = [figures_request(drawn.key) for drawn in decoders]
-    if any(request not in known() for request in missing):
-        try:
-            is_new = work_off(missing, lambda request: show_progress(progress, f"Measuring {request.model}"))
-        except Cancelled:  # a newer request of this visitor took over, in another tab perhaps
-            is_new = False
-        progress.empty()
-        if is_new:
-            st.rerun()
+    measuring = st.empty()
+    draw_table("How well are unseen combinations drawn?", *figures_table(decoders))
+    takeaway.show(case, settings, decoders)
+show_more(case, decoders)
+
+missing = [request for drawn in decoders if (request := figures_request(drawn.key)) not in known()]
+if missing:
+    try:
+        is_new = work_off(missing, lambda request: show_progress(measuring, f"Measuring {request.model}"))
+    except Cancelled:  # a newer request of this visitor took over, in another tab perhaps
+        is_new = False
+    measuring.empty()
+    if is_new:
+        st.rerun()

@@ -77,7 +77,7 @@ def object_names(drawn: Drawn) -> list[str]:
     n = len(drawn.scatter.values["blocks"])
     if drawn.block_size > 1:
         return [f"Ball {i + 1}" for i in range(n)]
-    return ["Height of the left one", "Height of the right one"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
+    return ["Left one's height", "Right one's height"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
 
 
 def _start(seen: np.ndarray, row_values: Sequence[float], column_values: Sequence[float]) -> list[float]:

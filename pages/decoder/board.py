@@ -47,6 +47,12 @@ def known() -> dict[Request, Answer]:
     return answers
 
 
+def forget_refusals() -> None:
+    """Ask again what was refused: something was changed since."""
+    for request in [request for request, answer in known().items() if isinstance(answer, Refusal)]:
+        del known()[request]
+
+
 def ask(request: Request, on_step: OnStep = None) -> Answer:
     """The answer to a request, from what is known or from the engine.
 
@@ -101,11 +107,17 @@ class Drawn:
 
 
 def draw(
-    key: str, title: str, grid: tuple[int, int], objects: tuple[int, int], seed: int, on_step: OnStep = None
+    key: str,
+    title: str,
+    grid: tuple[int, int],
+    objects: tuple[int, int],
+    seed: int,
+    on_step: OnStep = None,
+    with_table: bool = True,
 ) -> Drawn | Refusal:
     """Ask for scatter, grid and tables of one decoder.
 
-    Args: objects: true blocks on the rows and on the columns.
+    Args: objects: true blocks on the rows and on the columns. with_table: also what the sliders need.
     """
     scatter = ask(LatentScatterRequest(key, n=SCATTER_SCENES), on_step)
     if isinstance(scatter, Refusal):
@@ -122,7 +134,7 @@ def draw(
     if isinstance(drawn, Refusal):
         return drawn
     table = None
-    if len(blocks) == 2 and len(blocks[0]) == 1:
+    if with_table and len(blocks) == 2 and len(blocks[0]) == 1:
         size = PLAIN_TABLE if drawn.values["kind"] == "non-additive" else 0
         answer = ask(BlockTableRequest(key, size=size), on_step)
         table = answer if isinstance(answer, Result) else None

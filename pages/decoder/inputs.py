@@ -4,7 +4,7 @@ import dataclasses
 
 import streamlit as st
 
-from backend.catalog import DECODERS
+from pages.decoder.board import forget_refusals
 from pages.decoder.settings import (
     OWN,
     SEEDS,
@@ -16,22 +16,12 @@ from pages.decoder.settings import (
     is_here,
     read_query,
     seeded,
+    title_of,
 )
 from pages.shared.controls import begin, refused
 from pages.shared.session import recall, remember
 
 SHOWN_AT_FIRST = 3
-
-
-def decoder_title(key: str) -> str:
-    """A decoder's name beside others of its case."""
-    if "hessian" in key:
-        return "Plain + penalty"
-    return {"additive": "Additive", "non-additive": "Plain", "masked": "Masked"}[kind_of(key)]
-
-
-def kind_of(key: str) -> str:
-    return DECODERS[key].architecture.removeprefix("prism:").removesuffix("-decoder")
 
 
 def first_settings() -> Settings:
@@ -46,8 +36,10 @@ def first_settings() -> Settings:
 
 def note_settings(settings: Settings) -> None:
     """Remember what is set and write it to the address."""
-    if settings != recall("decoder.settings") and recall("decoder.was_noted"):
-        remember("decoder.refusals", Refusals())
+    if settings != recall("decoder.settings"):
+        forget_refusals()
+        if recall("decoder.was_noted"):
+            remember("decoder.refusals", Refusals())
     remember("decoder.was_noted", True)
     remember("decoder.settings", settings)
     if st.query_params.to_dict() != settings.to_query():
@@ -79,22 +71,22 @@ def choose_case(settings: Settings, own: Case | None) -> Case:
     return cases[key]
 
 
-def choose_decoders(settings: Settings, case: Case, titles: dict[str, str]) -> tuple[str, ...]:
+def choose_decoders(settings: Settings, case: Case) -> tuple[str, ...]:
     """Which decoders stand side by side; keys without their seed."""
     if len(case.decoders) == 1:
         return case.decoders
     wanted = [key for key in settings.kinds if key in case.decoders]
-    unknown = [key for key in settings.kinds if key not in case.decoders]
+    unknown = [key for key in settings.kinds if key not in case.decoders and settings.case == case.key]
     begin(f"decoder.kinds.{case.key}", wanted or list(case.decoders[:SHOWN_AT_FIRST]))
     chosen = st.pills(
         "Decoders side by side",
         case.decoders,
         selection_mode="multi",
-        format_func=titles.__getitem__,
+        format_func=lambda key: title_of(case, key),
         key=f"decoder.kinds.{case.key}",
         help="All trained on the same scenes, with the same steps, starts, selection rule and number of parameters.",
     )
-    if unknown and recall("decoder.case_before", settings.case) == case.key:
+    if unknown:
         refused(f"unknown decoder {unknown[0]!r} for this support (from the address)")
     return tuple(key for key in case.decoders if key in chosen) or case.decoders[:1]
 

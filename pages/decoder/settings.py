@@ -12,7 +12,9 @@ from backend.errors import BadInput
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 SIDES = (2, 15)  # scenes along a side of the grid
 SEEDS = 5  # training seeds that may ship
-OWN = "own"  # the visitor's own trainings
+OWN = "own"  # what was trained here
+PLANAR = ("plane", "dependent", "four")  # cases whose blocks have more than one latent
+KIND_TITLES = {"additive": "Additive", "non-additive": "Plain", "masked": "Masked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Case:
     key: str
     title: str
     sentence: str  # what was never seen, and what is to be looked at
-    decoders: tuple[str, ...]  # keys of `DECODERS` rows, the additive one first
+    decoders: tuple[str, ...]  # keys of models, the additive one first
+    kinds: tuple[str, ...] = ()  # of decoders that are no rows of the catalogue
 
 
 CASES: dict[str, Case] = {
@@ -74,6 +77,18 @@ CASES: dict[str, Case] = {
         ),
     )
 }
+
+
+def title_of(case: Case, key: str) -> str:
+    """A decoder's name beside the others of its case."""
+    if "hessian" in key:
+        return "Plain + penalty"
+    kind = case.kinds[case.decoders.index(key)] if case.kinds else kind_of(key)
+    return KIND_TITLES[kind]
+
+
+def kind_of(key: str) -> str:
+    return DECODERS[key].architecture.removeprefix("prism:").removesuffix("-decoder")
 
 
 def seeded(key: str, seed: int) -> str:

@@ -1,0 +1,123 @@
+"""When it breaks: models and truths that violate one assumption each, drawn beside the truth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from backend.contracts import Result, SupportRequest
+from pages.decoder.board import Drawn, Refusal, ask, draw, figures_request
+from pages.decoder.figures import framed_sheet
+from pages.decoder.settings import is_here
+from pages.decoder.training import strip
+from pages.shared.figures import format_value
+
+SIDE = 5  # scenes along each side of a card's grid
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One way to break the theory."""
+
+    key: str  # model, drawn only where its weights are here
+    title: str
+    assumption: str  # that fails
+    say: Callable[[Drawn, Result], str]  # what was measured
+
+
+def _say_plain(drawn: Drawn, figures: Result) -> str:
+    share = figures.values["assumptions"]["off_block_hessian"]
+    return (
+        f"It reconstructs what it saw (RMSE {format_value(figures.quality['rmse'])}), but its latents are mixtures "
+        f"(LMS {figures.quality['lms_spearman']:.1f}), and {share:.0%} of its Hessian's energy lies between blocks. "
+        f"Recombined: RMSE {format_value(figures.quality['rmse_recombined'])}."
+    )
+
+
+def _say_corners(drawn: Drawn, figures: Result) -> str:
+    pieces = figures.values["assumptions"]["permutations"] or {}
+    orders = {tuple(piece["permutation"]) for piece in pieces.values()}
+    verdict = (
+        "this seed learned the blocks in **another order** in each"
+        if len(orders) > 1
+        else "this seed happened to learn the blocks in the same order in both; the loss could not have told"
+    )
+    return f"Two pieces, and nothing between them: {verdict}. LMS {figures.quality['lms_spearman']:.1f}."
+
+
+def _say_bands(drawn: Drawn, figures: Result) -> str:
+    return (
+        f"Within the pieces the block is found (LMS by trees {figures.quality['lms_tree']:.1f}), but its rank "
+        f"correlation is {figures.quality['lms_spearman']:.1f}: across the gap the map need not be monotone, and what "
+        f"lies in the gap was never drawn (RMSE never seen "
+        f"{_or_dash(figures.quality.get('rmse_out'))})."
+    )
+
+
+def _say_overlap(drawn: Drawn, figures: Result) -> str:
+    seen = drawn.grid.arrays["in_support"]
+    return (
+        f"{int((~seen).sum())} of {seen.size} recombinations make the balls overlap. Such scenes are no sums: the "
+        f"product leaves what is reasonable. RMSE {_or_dash(drawn.grid.quality['rmse_in'])} apart, "
+        f"{_or_dash(drawn.grid.quality['rmse_out'])} overlapping."
+    )
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else format_value(value)
+
+
+FAILURES = (
+    Failure("balls-l-plain", "One network for everything", "The decoder is not additive", _say_plain),
+    Failure("balls-corners-additive", "Two opposite corners", "The support is not connected", _say_corners),
+    Failure("balls-disconnected-additive", "Two bands", "The support is not connected", _say_bands),
+    Failure("balls-blocks-independent", "Recombined balls collide", "The product is not all scenes", _say_overlap),
+)
+
+
+def show_failures() -> None:
+    """A card for each failure whose model is here, and the linear truth."""
+    st.markdown("Each card breaks **one** assumption. Left the truth, right what the decoder makes of the same blocks.")
+    cards = [failure for failure in FAILURES if is_here(failure.key)]
+    columns = st.columns(2)
+    for i, failure in enumerate(cards):
+        with columns[i % 2], st.container(border=True):
+            _show_card(failure)
+    with columns[len(cards) % 2], st.container(border=True):
+        _show_linear()
+
+
+def _head(title: str, assumption: str) -> None:
+    st.markdown(f"**{title}**  \n:orange[:material/close: {assumption}]")
+
+
+def _show_card(failure: Failure) -> None:
+    _head(failure.title, failure.assumption)
+    drawn = draw(failure.key, failure.title, (SIDE, SIDE), (0, 1), 0, with_table=False)
+    figures = ask(figures_request(failure.key))
+    if isinstance(drawn, Refusal) or isinstance(figures, Refusal):
+        st.caption((drawn if isinstance(drawn, Refusal) else figures).sentence)
+        return
+    seen = drawn.grid.arrays["in_support"]
+    truth, decoded = (framed_sheet(drawn.grid.arrays[name], seen) for name in ("truth", "grid"))
+    gap = np.full((truth.shape[0], 16, 3), 255, np.uint8)
+    st.image(np.concatenate([truth, gap, decoded], 1), width="stretch", output_format="PNG")
+    st.markdown(failure.say(drawn, figures))
+
+
+def _show_linear() -> None:
+    _head("A linear truth", "The truth is not sufficiently nonlinear")
+    rows, values = [], []
+    for share in (1.0, 0.5, 0.0):
+        answer = ask(SupportRequest("l", nonlinearity=share, n=12))
+        if isinstance(answer, Result):
+            rows.append(strip(answer.arrays["pictures"][:12]))
+            values.append(f"{share:g}: **{format_value(answer.quality['nonlinearity_truth'])}**")
+    if rows:
+        st.image(np.concatenate(rows), width="stretch", output_format="PNG")
+    st.markdown(
+        f"The same scenes from moving (above) to fading (below). Smallest singular value of W(z) by share of "
+        f"nonlinearity: {', '.join(values)}. At 0 every mixture of the blocks reconstructs as well: paint a support "
+        "under *Train your own*, lower the nonlinearity, and train."
+    )

@@ -1,0 +1,245 @@
+"""A support of the visitor's own: painted, described by the theory, trained on as a job, shown in the grids."""
+
+import dataclasses
+import html
+import json
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from backend.contracts import Result, SupportRequest
+from backend.errors import PrismError
+from backend.jobs import ENDED, JobStatus
+from pages.decoder.board import ask
+from pages.decoder.painter import Painted, painter
+from pages.decoder.settings import KIND_TITLES, OWN, Case
+from pages.shared.controls import begin, refused
+from pages.shared.figures import format_value
+from pages.shared.session import forget, jobs, recall, remember
+
+SHAPES = ("ball", "square", "triangle", "digit")
+EVERY_S = 1.0  # how often a running job is looked at
+FAMILY = "additive_decoding"
+PICTURES = 16  # training scenes shown
+AXES = "Up: the left one's height. Right: the right one's height."
+
+
+def show_training() -> None:
+    """Paint, read what the theory says of it, train, watch."""
+    st.markdown(
+        "Paint which heights of the left and the right object are shown **together** in training. A decoder sees only "
+        "images from there; the orange hatching is what recombining its blocks would reach."
+    )
+    painted = painter(AXES, key="decoder.painter")
+    shapes, share = _choose_truth()
+    request = SupportRequest(painted.text, shapes=shapes, nonlinearity=share, n=PICTURES)
+    answer = None if painted.is_empty else ask(request)
+    if painted.is_empty:
+        refused("the support is empty: paint at least one cell")
+    elif isinstance(answer, Result):
+        _say_theory(answer)
+    else:
+        refused(answer.sentence)
+    _offer_training(painted, shapes, share, isinstance(answer, Result))
+    _show_jobs()
+
+
+def _choose_truth() -> tuple[tuple[str, str], float]:
+    begin("decoder.left", "ball")
+    begin("decoder.right", "ball")
+    begin("decoder.nonlinearity", 1.0)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        left = st.selectbox("Left object", SHAPES, key="decoder.left", width=150)
+        right = st.selectbox("Right object", SHAPES, key="decoder.right", width=150)
+        share = st.slider(
+            "Nonlinearity of the truth",
+            0.0,
+            1.0,
+            step=0.05,
+            key="decoder.nonlinearity",
+            width=320,
+            help="1: objects move. 0: images fade linearly from the lowest to the highest place; then no method that "
+            "sees images only can tell the blocks apart.",
+        )
+    return (left, right), share
+
+
+def _say_theory(result: Result) -> None:
+    """What the theory asks of truth and support, before any training."""
+    pieces, nonlinearity = result.values["components"], result.quality["nonlinearity_truth"]
+    sentences = [
+        "The support is **one piece**: blocks are identified everywhere alike."
+        if pieces == 1
+        else f"The support falls in **{pieces} pieces**: blocks may be learned in another order in each.",
+        "It **is a product** already: nothing is left to extrapolate to."
+        if result.values["is_product"]
+        else "Recombining blocks reaches **beyond it**.",
+        f"Sufficient nonlinearity: smallest singular value **{format_value(nonlinearity)}**"
+        + (": the truth is (almost) linear, so **blocks cannot be told apart**." if nonlinearity < 0.02 else "."),
+    ]
+    st.markdown(" ".join(sentences))
+    pictures = result.arrays["pictures"][:PICTURES]
+    st.image(strip(pictures), caption="Scenes of this training support", output_format="PNG")
+
+
+def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
+    """(K, S, S, 3) uint8 side by side on grey."""
+    k, side = pictures.shape[:2]
+    strip = np.full((side + 2 * gap, k * (side + gap) + gap, 3), 138, np.uint8)
+    for i, picture in enumerate(pictures):
+        left = gap + i * (side + gap)
+        strip[gap : gap + side, left : left + side] = picture
+    return strip
+
+
+# ----------------------------------------------------------------- training
+def _offer_training(painted: Painted, shapes: tuple[str, str], share: float, is_possible: bool) -> None:
+    begin("decoder.kind", "additive")
+    begin("decoder.job_seed", 0)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = st.segmented_control(
+            "Decoder", list(KIND_TITLES), format_func=KIND_TITLES.get, key="decoder.kind", required=True
+        )
+        seed = st.number_input("Training seed", 0, 10_000, key="decoder.job_seed", width=140)
+        if st.button("Train", icon=":material/model_training:", key="decoder.train", disabled=not is_possible):
+            recipe = {
+                "base": "live",
+                "kind": kind,
+                "support": painted.text,
+                "scene": {"shapes": list(shapes), "nonlinearity": share},
+            }
+            args = {"name": "live", "family": FAMILY, "seed": int(seed), "recipe": recipe}
+            try:
+                remember("decoder.watched", jobs().submit("train", args))
+            except PrismError as error:
+                refused(error.sentence)
+    st.caption(
+        "The small recipe: 32 × 32 pixels, 12 starts of which training loss alone chooses one, then 800 steps; well "
+        "under three minutes on two cores. It goes on when you leave this page, and is found again when you come back."
+    )
+
+
+def trainings() -> list[JobStatus]:
+    """Trainings of supports of one's own in this installation, the newest first."""
+    return [
+        job
+        for job in jobs().list()
+        if job.kind == "train" and job.args.get("family") == FAMILY and "recipe" in job.args
+    ]
+
+
+def own_case() -> Case | None:
+    """The newest finished training, beside those of other kinds on the same support and truth."""
+    done = [job for job in trainings() if job.state == "done"]
+    if not done:
+        return None
+    newest = _question(done[0])
+    by_kind: dict[str, str] = {}
+    for job in done:
+        if _question(job) == newest:
+            by_kind.setdefault(job.args["recipe"]["kind"], f"job-{job.id}")
+    kinds = tuple(kind for kind in KIND_TITLES if kind in by_kind)
+    return Case(
+        OWN,
+        "Trained here",
+        "Trained here, on the support that was painted last: what lies in the dashed frames was never seen together.",
+        tuple(by_kind[kind] for kind in kinds),
+        kinds,
+    )
+
+
+def _question(job: JobStatus) -> str:
+    recipe = job.args["recipe"]
+    return json.dumps([recipe.get("support"), recipe.get("scene")], sort_keys=True)
+
+
+def _show_jobs() -> None:
+    found = trainings()
+    if not found:
+        return
+    if found[0].state not in ENDED:
+        _watch(found[0].id)
+    else:
+        _draw_job(found[0])
+
+
+@st.fragment(run_every=EVERY_S)
+def _watch(job_id: str) -> None:
+    """Progress, loss and preview of a running job."""
+    status = jobs().status(job_id)
+    if status.state in ENDED:
+        st.rerun()
+    _draw_job(status)
+
+
+def _draw_job(status: JobStatus) -> None:
+    recipe = status.args["recipe"]
+    name = f"{KIND_TITLES[recipe['kind']]} decoder, seed {status.args['seed']}"
+    with st.container(border=True):
+        if status.state in ("queued", "running"):
+            st.progress(status.step.fraction, text=f"Training: {name}. {status.message or status.state}")
+            if st.button("Cancel", icon=":material/stop_circle:", key="decoder.train.cancel"):
+                jobs().cancel(status.id)
+        elif status.state == "done":
+            st.markdown(f":material/check_circle: Trained: **{name}**.")
+            st.button(
+                "Show it in the grids",
+                icon=":material/arrow_upward:",
+                key="decoder.train.show",
+                on_click=_show_own,
+                type="primary",
+            )
+        elif status.state == "failed":
+            refused(f"{name}: {status.error}")
+        else:
+            st.caption(f"Cancelled: {name}. Train again to start over.")
+        preview = _preview(status.id)
+        if preview is not None:
+            _draw_preview(preview)
+
+
+def _show_own() -> None:
+    remember("decoder.case", OWN)
+    settings = recall("decoder.settings")
+    remember("decoder.settings", dataclasses.replace(settings, case=OWN, kinds=()))
+    forget(f"decoder.kinds.{OWN}")
+
+
+def _preview(job_id: str) -> dict[str, Any] | None:
+    """What the job drew last: losses and scenes, true and decoded."""
+    path = jobs().folder / job_id / "preview.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _draw_preview(preview: dict[str, Any]) -> None:
+    left, right = st.columns(2)
+    with left:
+        st.html(_loss_svg(preview["losses"]))
+    with right:
+        both = np.concatenate([strip(preview["true"]), strip(preview["decoded"])])
+        st.image(both, caption="Above: true scenes. Below: as decoded.", width="stretch", output_format="PNG")
+
+
+def _loss_svg(losses: np.ndarray) -> str:
+    """The root of the training loss over steps, as a line that takes the page's colours."""
+    steps, values = losses[:, 0], np.log10(np.maximum(losses[:, 1], 1e-6))
+    keep = np.unique(np.linspace(0, len(steps) - 1, 160).astype(int))
+    x = 44 + (steps[keep] - steps[0]) / max(steps[-1] - steps[0], 1) * 296
+    low, high = values.min(), max(values.max(), values.min() + 0.1)
+    y = 12 + (high - values[keep]) / (high - low) * 96
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    ends = f"{format_value(10**high)}", f"{format_value(10**low)}"
+    label = html.escape(f"Root of the training loss, from {ends[0]} to {format_value(losses[-1, 1])}", quote=True)
+    return (
+        f"<svg viewBox='0 0 350 140' role='img' aria-label='{label}' style='width:100%;max-width:520px'>"
+        f"<g fill='currentColor' font-size='10'><text x='40' y='16' text-anchor='end'>{ends[0]}</text>"
+        f"<text x='40' y='111' text-anchor='end'>{ends[1]}</text>"
+        f"<text x='340' y='130' text-anchor='end'>step {int(steps[-1])}: {format_value(losses[-1, 1])}</text>"
+        "<text x='44' y='130'>root of the training loss (log scale)</text></g>"
+        f"<polyline points='{points}' fill='none' stroke='#0A84C6' stroke-width='2'/></svg>"
+    )
