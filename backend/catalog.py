@@ -651,6 +651,14 @@ FAMILIES: dict[str, FamilySpec] = {
         url_path="path-attribution",
         icon=":material/grid_view:",
     ),
+    "additive_decoding": FamilySpec(
+        key="additive_decoding",
+        title="Additive decoders",
+        question="Can a decoder draw combinations that it never saw together, and when does that break?",
+        page="additive_decoder.py",
+        url_path="additive-decoder",
+        icon=":material/join_inner:",
+    ),
 }
 
 
