@@ -22,7 +22,7 @@ from backend.models.library import Library
 from backend.runtime import Runtime
 from backend.store import Store
 
-POLL_S = 0.05  # how often a waiting caller looks up from its flight
+POLL_S = 0.2  # how often a waiting caller is heard of even if there is no news, so that leaving works at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +276,15 @@ class LocalService:
                 del self._flights[key]
 
     def _wait(self, flight: _Flight, on_step: OnStep, superseded: threading.Event) -> Result:
-        seen = 0
+        seen, latest = 0, Step(0, 0)
         while True:
             news, is_done = flight.news_since(seen)
             seen += len(news)
             if superseded.is_set():
                 raise Superseded
-            if on_step is not None and news:
-                on_step(news[-1])
+            latest = news[-1] if news else latest
+            if on_step is not None and not is_done:
+                on_step(latest)
             if is_done:
                 if flight.error is not None:
                     raise flight.error
