@@ -87,7 +87,8 @@ def _meters(figures: Result) -> dict:
 
 def _additive(figures: Result) -> Verdict:
     share = _meters(figures)["off_block_hessian"]
-    return Verdict(share <= MIXED, format_value(share))
+    words = ", by construction" if share == 0 else ", nearly a sum" if share <= MIXED else ""
+    return Verdict(share <= MIXED, format_value(share) + words)
 
 
 def _truth_nonlinear(figures: Result) -> Verdict:

@@ -77,7 +77,7 @@ def object_names(drawn: Drawn) -> list[str]:
     n = len(drawn.scatter.values["blocks"])
     if drawn.block_size > 1:
         return [f"Ball {i + 1}" for i in range(n)]
-    return ["Left one's height", "Right one's height"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
+    return ["Left object's height", "Right object's height"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
 
 
 def _start(seen: np.ndarray, row_values: Sequence[float], column_values: Sequence[float]) -> list[float]:
@@ -104,7 +104,7 @@ def grid_note(result: Result) -> str:
         value = result.quality[name]
         if value is not None:
             parts.append(f"{format_value(value)} {words}")
-    return f"RMSE of the grid ↓ {', '.join(parts)}"
+    return f"RMSE of this grid ↓ {', '.join(parts)}"
 
 
 def _panel(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> dict[str, Any]:
@@ -119,9 +119,21 @@ def _panel(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> 
         "note": grid_note(drawn.grid),
         "sheet": sheet_address(drawn.grid.arrays["grid"]),
         "latents": latents,
+        "signs": _signs(drawn, objects, latents),
         "learned": np.round(drawn.scatter.arrays["learned"][:, latents], 4).tolist(),
         "tables": None if drawn.table is None else _tables(drawn.table, objects, drawn.permutation, tables),
     }
+
+
+def _signs(drawn: Drawn, objects: tuple[int, int], latents: Sequence[int]) -> list[int]:
+    """Whether each learned latent rises (1) or falls (-1) with its true one; drawn turned then."""
+    if drawn.block_size > 1:
+        return [1, 1]
+    arrays = drawn.scatter.arrays
+    return [
+        -1 if np.corrcoef(arrays["true"][:, k], arrays["learned"][:, latent])[0, 1] < 0 else 1
+        for k, latent in zip(objects, latents, strict=True)
+    ]
 
 
 def _tables(
@@ -174,7 +186,9 @@ def _scatter(result: Result, objects: tuple[int, int], drawn: Drawn) -> Mapping[
     return {
         "true": np.round(true[:, shown], 4).tolist(),
         "seen": result.arrays["in_support"].tolist(),
-        "names": [_plain_name(names[k]) for k in shown],
+        "names": [name.lower() for name in object_names(drawn)]
+        if size == 1
+        else [_plain_name(names[k]) for k in shown],
         "pictures": sheet_address(padded.reshape(-1, TILES_ACROSS, *pictures.shape[1:])),
         "picture_of": picture_of.tolist(),
         "tile": pictures.shape[1],

@@ -77,6 +77,9 @@ def choose_decoders(settings: Settings, case: Case) -> tuple[str, ...]:
         return case.decoders
     wanted = [key for key in settings.kinds if key in case.decoders]
     unknown = [key for key in settings.kinds if key not in case.decoders and settings.case == case.key]
+    if unknown:
+        sentence = f"unknown decoder {unknown[0]!r} for this support (from the address; others are shown)"
+        remember("decoder.refusals", {**recall("decoder.refusals", {}), "decoders": sentence})
     begin(f"decoder.kinds.{case.key}", wanted or list(case.decoders[:SHOWN_AT_FIRST]))
     chosen = st.pills(
         "Decoders side by side",
@@ -86,8 +89,7 @@ def choose_decoders(settings: Settings, case: Case) -> tuple[str, ...]:
         key=f"decoder.kinds.{case.key}",
         help="All trained on the same scenes, with the same steps, starts, selection rule and number of parameters.",
     )
-    if unknown:
-        refused(f"unknown decoder {unknown[0]!r} for this support (from the address)")
+    say_refusal("decoders")
     return tuple(key for key in case.decoders if key in chosen) or case.decoders[:1]
 
 

@@ -22,7 +22,7 @@ SHAPES = ("ball", "square", "triangle", "digit")
 EVERY_S = 1.0  # how often a running job is looked at
 FAMILY = "additive_decoding"
 PICTURES = 16  # training scenes shown
-AXES = "Up: the left one's height. Right: the right one's height."
+AXES = "Up: the left object's height. Right: the right object's height."
 
 
 def show_training() -> None:

@@ -388,17 +388,19 @@ class Bench {
   coordinates(cloud) {
     const { scatter, objects } = this.data, panel = cloud.panel, kind = this.view.split(".");
     if (panel.key === "truth") return { xs: scatter.true.map((z) => z[1]), ys: scatter.true.map((z) => z[0]), x: scatter.names[1], y: scatter.names[0] };
+    const along = (k) => panel.learned.map((z) => panel.signs[k] * z[k]);
+    const name = (k) => `${panel.signs[k] < 0 ? "−" : ""}latent ${panel.latents[k] + 1}`;
     if (kind[0] === "response") {
       const k = Number(kind[1]);
-      return { xs: scatter.true.map((z) => z[k]), ys: panel.learned.map((z) => z[k]), x: objects[k].toLowerCase(), y: `latent ${panel.latents[k] + 1}`, curve: panel.tables?.responses[k] };
+      return { xs: scatter.true.map((z) => z[k]), ys: along(k), x: objects[k].toLowerCase(), y: name(k), curve: panel.tables?.responses[k], sign: panel.signs[k] };
     }
-    return { xs: panel.learned.map((z) => z[1]), ys: panel.learned.map((z) => z[0]), x: `latent ${panel.latents[1] + 1}`, y: `latent ${panel.latents[0] + 1}` };
+    return { xs: along(1), ys: along(0), x: name(1), y: name(0) };
   }
 
   drawCloud(cloud) {
     const { canvas } = cloud, context = this.fit(canvas), side = canvas.clientWidth;
     if (!side) return;
-    const { xs, ys, x, y, curve } = this.coordinates(cloud), { seen } = this.data.scatter;
+    const { xs, ys, x, y, curve, sign } = this.coordinates(cloud), { seen } = this.data.scatter;
     const ends = (values) => [Math.min(...values), Math.max(...values)];
     const [x0, x1] = ends(xs), [y0, y1] = ends(ys), room = side * ROOM + 8;
     const X = (v) => room + ((v - x0) / (x1 - x0 || 1)) * (side - 2 * room);
@@ -421,7 +423,7 @@ class Bench {
     if (curve) {
       context.strokeStyle = this.colour("--st-text-color");
       context.beginPath();
-      curve.true.forEach((v, i) => context.lineTo(X(v), Y(curve.learned[i])));
+      curve.true.forEach((v, i) => context.lineTo(X(v), Y(sign * curve.learned[i])));
       context.stroke();
     }
     const radius = Math.max(1.6, side / 130);
@@ -457,7 +459,7 @@ class Bench {
     if (!this.scenes.length || (panel.key !== "truth" && !panel.tables)) return;
     let at = [this.at[1], this.at[0]];
     if (panel.key !== "truth") {
-      const learned = panel.tables.responses.map((response, k) => follow(response, this.at[k]));
+      const learned = panel.tables.responses.map((response, k) => panel.signs[k] * follow(response, this.at[k]));
       at = kind[0] === "response" ? [this.at[kind[1]], learned[kind[1]]] : [learned[1], learned[0]];
     }
     const [px, py] = [X(at[0]), Y(at[1])];

@@ -1,0 +1,181 @@
+"""A visitor at the decoders' page: from the first look to a training of their own, on the real process."""
+
+import io
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from pages.decoder import settings
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not settings.is_here("balls-l-additive"), reason="no trained decoder here"),
+]
+
+ADDRESS = "additive-decoder"
+SCENE = ".bench .scenes canvas.whole"
+WATCH_RERUNS = """() => {
+    window.__reruns = 0;
+    new MutationObserver(() => window.__reruns++).observe(
+        document.querySelector('[data-testid=stApp]'), {attributeFilter: ['data-test-script-state']});
+}"""
+PIXELS = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+
+
+def settle(page: Page) -> None:
+    """Wait until the server's script has run to its end."""
+    page.wait_for_timeout(300)
+    page.wait_for_function(
+        """() => {
+            const app = document.querySelector('[data-testid=stApp]');
+            return app && app.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-stale=true]');
+        }"""
+    )
+
+
+def open_page(page: Page, app_url: str, query: str = "?decoders=balls-l-additive") -> None:
+    page.set_default_timeout(120_000)
+    page.goto(f"{app_url}/{ADDRESS}{query}")
+    page.locator(SCENE).first.wait_for()
+    settle(page)
+
+
+def pixels(page: Page, selector: str = SCENE) -> np.ndarray:
+    values = np.array(page.locator(selector).first.evaluate(PIXELS))
+    side = int((len(values) / 4) ** 0.5)
+    return values.reshape(side, side, 4)[..., :3]
+
+
+def height_of(image: np.ndarray, half: slice) -> float:
+    """Where the dark mass of one half of a scene lies, 0 below to 1 above."""
+    dark = 255 - image[:, half].mean(2)
+    dark[dark < 40] = 0
+    return 1 - float((dark.sum(1) * np.arange(len(dark))).sum() / dark.sum()) / len(dark)
+
+
+def test_sliders_grid_and_loop_move_scenes_without_the_server(visitor, app_url):
+    open_page(visitor, app_url)
+    assert visitor.locator(".bench .grids canvas").count() == 2
+    visitor.evaluate(WATCH_RERUNS)
+
+    left = visitor.get_by_role("slider", name="Left object's height")
+    right = visitor.get_by_role("slider", name="Right object's height")
+    for slider, key in ((left, "End"), (right, "End")):
+        slider.focus()
+        visitor.keyboard.press(key)
+    visitor.wait_for_timeout(200)
+    both_high = pixels(visitor)
+    side = both_high.shape[1]
+    assert height_of(both_high, slice(0, side // 2)) > 0.75 and height_of(both_high, slice(side // 2, side)) > 0.75
+    expect(visitor.get_by_text("Never seen together in training: extrapolated.")).to_be_visible()
+    left.focus()
+    for _ in range(20):
+        visitor.keyboard.press("ArrowLeft")
+    visitor.wait_for_timeout(200)
+    assert height_of(pixels(visitor), slice(0, side // 2)) < height_of(both_high, slice(0, side // 2)) - 0.15
+
+    grid = visitor.locator(".bench .grids canvas").nth(1)
+    box = grid.bounding_box()
+    visitor.mouse.move(box["x"] + 3, box["y"] + box["height"] - 3)  # the cell below left
+    visitor.wait_for_timeout(200)
+    assert float(left.input_value()) < 0.15 and float(right.input_value()) < 0.15
+
+    cloud = visitor.locator(".bench .clouds canvas").first
+    cloud.scroll_into_view_if_needed()
+    box = cloud.bounding_box()
+    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.5), (0.5, 0.95), (0.05, 0.5)]
+    visitor.mouse.move(box["x"] + box["width"] * corners[0][0], box["y"] + box["height"] * corners[0][1])
+    visitor.mouse.down()
+    for x, y in corners[1:]:
+        visitor.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=3)
+    visitor.mouse.up()
+    expect(visitor.locator(".bench .count")).to_contain_text("never seen together")
+    assert visitor.locator(".bench .strip canvas").count() > 10
+    assert visitor.evaluate("window.__reruns") == 0, "looking asked the server"
+
+
+def test_what_is_painted_in_the_browser_is_what_the_engine_decodes(visitor, app_url):
+    from backend.contracts import BlockTableRequest, DecodingRequest
+    from backend.service import local_service
+
+    open_page(visitor, app_url)
+    grid = visitor.locator(".bench .grids canvas").first
+    grid.focus()
+    for key in ["ArrowDown", "ArrowLeft"] * 8:
+        visitor.keyboard.press(key)
+    visitor.wait_for_timeout(200)
+    order = local_service().run(BlockTableRequest("balls-l-additive", size=5)).values["permutation"]
+    params = (("along", "scenes"), ("column_block", order.index(1)), ("row_block", order.index(0)))
+    decoded = local_service().run(DecodingRequest("balls-l-additive", grid=(7, 7), params=params))
+    expected = decoded.arrays["grid"][0, 0].astype(int)
+    assert np.abs(pixels(visitor) - expected).max() <= 3
+
+
+def test_files_and_a_link_that_shows_the_same(visitor, app_url):
+    open_page(visitor, app_url, "?decoders=balls-l-additive&grid=3x4")
+
+    def download(label: str) -> bytes:
+        with visitor.expect_download() as waiting:
+            visitor.get_by_role("button", name=label, exact=True).click()
+        return open(waiting.value.path(), "rb").read()
+
+    assert download("PNG").startswith(b"\x89PNG")
+    assert "Additive" in download("CSV").decode()
+    with zipfile.ZipFile(io.BytesIO(download("NPZ"))) as archive:
+        assert "balls-l-additive.grid.npy" in archive.namelist()
+    report = download("Report").decode()
+    assert "DecodingRequest" in report and "<script" not in report
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", report), "the report asks the network"
+    assert "grid=3x4" in visitor.url
+
+
+def test_paint_train_and_see_it_move(visitor, app_url):
+    open_page(visitor, app_url)
+    visitor.get_by_role("tab", name="Train your own").click()
+    canvas = visitor.locator(".painter canvas.canvas")
+    canvas.wait_for()
+    settle(visitor)
+    visitor.locator(".painter").get_by_role("button", name="Everything").click()
+    settle(visitor)
+    visitor.locator(".painter").get_by_text("Erase", exact=True).click()
+    visitor.locator(".painter .brushes").get_by_text("4", exact=True).click()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    for row in (0.08, 0.25):  # take the corner away in which both are high
+        visitor.mouse.move(box["x"] + box["width"] * 0.65, box["y"] + box["height"] * row)
+        visitor.mouse.down()
+        visitor.mouse.move(box["x"] + box["width"] * 0.97, box["y"] + box["height"] * row, steps=6)
+        visitor.mouse.up()
+    expect(visitor.locator(".painter .facts")).to_contain_text("one piece. Recombining blocks reaches another")
+    settle(visitor)
+    visitor.get_by_role("button", name="Train", exact=True).click()
+    expect(visitor.get_by_text(re.compile("Training: Additive decoder"))).to_be_visible(timeout=60_000)
+    visitor.reload()  # the job goes on, and is found again
+    show = visitor.get_by_role("button", name="Show it in the grids")
+    visitor.get_by_role("tab", name="Train your own").click()
+    expect(show).to_be_visible(timeout=420_000)
+    settle(visitor)
+    show.click()
+    expect(visitor.get_by_text("Trained here, on the support")).to_be_visible(timeout=120_000)
+    settle(visitor)
+    visitor.evaluate(WATCH_RERUNS)
+    before = pixels(visitor)
+    left = visitor.get_by_role("slider", name="Left object's height")
+    left.focus()
+    visitor.keyboard.press("Home")
+    visitor.wait_for_timeout(200)
+    assert np.abs(pixels(visitor) - before).max() > 100
+    assert visitor.evaluate("window.__reruns") == 0
+
+
+def test_the_page_fits_a_phone(browser, app_url):
+    context = browser.new_context(viewport={"width": 375, "height": 800}, has_touch=True)
+    page = context.new_page()
+    open_page(page, app_url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    width = page.locator(".bench .grids canvas").first.evaluate("c => c.clientWidth")
+    assert width > 140
+    context.close()
