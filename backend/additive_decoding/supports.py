@@ -393,9 +393,41 @@ class Apart(Support):
         raise BadInput("the support is empty: the objects cannot be placed without touching", "support")
 
     def project(self, block: Sequence[int]) -> Support:
-        if self.scene.n_objects == 2 and not self.dependent:  # wherever one stands there is room for the other
+        """Exact for two objects; with more of them, everything (there is room for the others almost everywhere)."""
+        if not self.dependent or self.scene.free != ("x", "y"):
             return rectangle(len(block))
-        return super().project(block) if self.n_latents <= 4 else rectangle(len(block))
+        if tuple(block) == self.scene.blocks[1]:
+            return _boxes("two quadrants", [(LOW, 0.5), (0.5, HIGH)], [(0.5, HIGH), (LOW, 0.5)])
+        return _Region(self._leaves_room, len(block))
+
+    def _leaves_room(self, first: Tensor) -> Tensor:
+        """Whether the farthest corner of the second object's quadrant is far enough from the first object."""
+        is_high = first.sum(-1, keepdim=True) >= 1
+        low = torch.where(is_high, torch.tensor([LOW, 0.5]), torch.tensor([0.5, LOW]))
+        high = torch.where(is_high, torch.tensor([0.5, HIGH]), torch.tensor([HIGH, 0.5]))
+        farthest = torch.maximum((first - low).abs(), (first - high).abs())
+        return farthest.square().sum(-1) >= self._reach**2
+
+
+@dataclass(frozen=True, eq=False)
+class _Region(Support):
+    """Where a condition holds, in the box that every latent lies in."""
+
+    condition: Callable[[Tensor], Tensor]
+    n_latents: int
+    name: str = "region"
+
+    @property
+    def low(self) -> tuple[float, ...]:
+        return (LOW,) * self.n_latents
+
+    @property
+    def high(self) -> tuple[float, ...]:
+        return (HIGH,) * self.n_latents
+
+    def contains(self, latents: Tensor) -> Tensor:
+        in_range = ((latents >= LOW - 1e-6) & (latents <= HIGH + 1e-6)).all(-1)
+        return in_range & self.condition(latents)
 
 
 @dataclass(frozen=True, eq=False)

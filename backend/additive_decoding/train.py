@@ -346,7 +346,7 @@ class _Run:
             {
                 "step": self.step,
                 "stage": self.stage,
-                "losses": self.losses,
+                "losses": list(self.losses),
                 "true": to_pixels(images),
                 "decoded": to_pixels(decoded),
             }
