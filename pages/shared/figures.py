@@ -367,6 +367,12 @@ RANDOMISATION_AXES = Axes(
 )
 
 
+def _log_axis(curves: Sequence[Curve]) -> dict:
+    """A logarithmic axis with a tick at each value that was measured, and no others."""
+    values = sorted({float(x) for curve in curves for x in curve.x})
+    return {"type": "log", "tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+
+
 def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None, log_x: bool = False) -> go.Figure:
     """Curves of several methods in one interactive plot that takes its colours from the page's theme.
 
@@ -399,7 +405,7 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
         figure.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, **group)
     figure.update_layout(
         title={"text": axes.title, "font": {"size": 15}},
-        xaxis={"title": axes.x, "type": "log" if log_x else "linear"},
+        xaxis={"title": axes.x, **(_log_axis(curves) if log_x else {})},
         yaxis={"title": axes.y},
         height=PLOT_HEIGHT + LEGEND_ROW * math.ceil(len(curves) / 3),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
