@@ -239,4 +239,7 @@ def test_stored_evaluations_say_how_they_were_made():
         stored = json.loads(path.read_text())
         assert stored["command"].startswith("python -m backend evaluate path_attribution"), path.name
         assert stored["rows"] and stored["seconds"] > 0 and stored["machine"], path.name
+        for model in stored["models"]:  # of the weights that ship, not of earlier ones
+            card = json.loads((ev.ASSETS / "weights" / f"{model['key']}.json").read_text())
+            assert model["digest"] == card["sha256"], (path.name, model["key"])
     assert ev.stored("no-such-model") is None
