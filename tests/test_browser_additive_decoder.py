@@ -40,6 +40,8 @@ def open_page(page: Page, app_url: str, query: str = "?decoders=balls-l-additive
     page.set_default_timeout(120_000)
     page.goto(f"{app_url}/{ADDRESS}{query}")
     page.locator(SCENE).first.wait_for()
+    expect(page.get_by_role("row", name=re.compile("^Additive"))).to_be_visible()
+    expect(page.locator(".prism-table td.none")).to_have_count(0, timeout=120_000)  # everything is measured
     settle(page)
 
 
@@ -132,6 +134,7 @@ def test_files_and_a_link_that_shows_the_same(visitor, app_url):
     assert "grid=3x4" in visitor.url
 
 
+@pytest.mark.timeout(480)
 def test_paint_train_and_see_it_move(visitor, app_url):
     open_page(visitor, app_url)
     visitor.get_by_role("tab", name="Train your own").click()
