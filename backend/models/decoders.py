@@ -37,9 +37,9 @@ def load_decoder(spec: ModelSpec, folder: Path, device: torch.device, dtype: tor
     try:
         card = json.loads((folder / spec.card).read_text(encoding="utf-8"))
     except OSError:
-        raise NotAvailable(
-            f"{spec.key} has no weights here; `python -m backend train {spec.key}` makes them", "model"
-        ) from None
+        name, _, seed = spec.key.partition("-seed")
+        command = f"python -m backend train {name}" + (f" --seed {seed}" if seed else "")
+        raise NotAvailable(f"{spec.key} has no weights here; `{command}` makes them", "model") from None
     state, digest = weights.read_file(folder / spec.weights, card["sha256"])
     with torch.random.fork_rng(devices=[]):  # initial weights are thrown away
         module = Autoencoder(**card["network"])
