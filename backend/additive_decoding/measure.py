@@ -16,6 +16,7 @@ from backend.additive_decoding.supports import Apart, Missing, Support
 from backend.models.additive_decoder import AdditiveDecoder, Autoencoder, Blocks, Kind
 
 TREE_TRAIN, TEST = 4000, 1000  # scenes
+MOST_RASTERED = 4  # latents up to which the pieces of a support are counted
 _BATCH = 100
 _ASSUMPTION_POINTS = 12
 _ASSUMPTION_SIDE = 32  # pixels of the truth when it is differentiated
@@ -166,7 +167,7 @@ def measure_assumptions(model: Autoencoder, scene: Scene, support: Support, insi
     scale = inside.learned.std(0).to(device)
     hessian = assumptions.off_block_energy(before_link(model), latents, model.blocks, scale)
     meters: dict[str, Any] = {
-        "components": support.components(),
+        "components": support.components() if scene.n_latents <= MOST_RASTERED else None,
         "off_block_hessian": float(hessian.detach().mean()),
         "nonlinearity_truth": truth_nonlinearity(scene, inside.true[:_ASSUMPTION_POINTS]),
         "nonlinearity_decoder": None,
@@ -177,7 +178,7 @@ def measure_assumptions(model: Autoencoder, scene: Scene, support: Support, insi
         parts = [latents[:, list(block)] for block in model.blocks]
         matrix = assumptions.nonlinearity_matrix(images, parts)
         meters["nonlinearity_decoder"] = float(assumptions.smallest_singular_value(matrix.detach()).min())
-    if scene.block_size == 1 and meters["components"] > 1:
+    if scene.block_size == 1 and (meters["components"] or 1) > 1:
         component = support.component_of(inside.true)
         found = metrics.permutation_by_component(inside.learned.numpy(), inside.true.numpy(), component.numpy())
         meters["permutations"] = {
