@@ -103,6 +103,8 @@ def _decoder_nonlinear(figures: Result) -> Verdict:
 
 def _connected(figures: Result) -> Verdict:
     pieces = _meters(figures)["components"]
+    if pieces is None:
+        return Verdict(None, "not counted in so many latents")
     return Verdict(pieces == 1, f"{pieces} {'piece' if pieces == 1 else 'pieces'}")
 
 

@@ -219,14 +219,14 @@ def _preview(job_id: str) -> dict[str, Any] | None:
 def _draw_preview(preview: dict[str, Any]) -> None:
     left, right = st.columns(2)
     with left:
-        st.html(_loss_svg(preview["losses"]))
+        st.image(_loss_svg(preview["losses"]), width="stretch")
     with right:
         both = np.concatenate([strip(preview["true"]), strip(preview["decoded"])])
         st.image(both, caption="Above: true scenes. Below: as decoded.", width="stretch", output_format="PNG")
 
 
 def _loss_svg(losses: np.ndarray) -> str:
-    """The root of the training loss over steps, as a line that takes the page's colours."""
+    """The root of the training loss over steps, as a line on light and dark alike."""
     steps, values = losses[:, 0], np.log10(np.maximum(losses[:, 1], 1e-6))
     keep = np.unique(np.linspace(0, len(steps) - 1, 160).astype(int))
     x = 44 + (steps[keep] - steps[0]) / max(steps[-1] - steps[0], 1) * 296
@@ -236,8 +236,9 @@ def _loss_svg(losses: np.ndarray) -> str:
     ends = f"{format_value(10**high)}", f"{format_value(10**low)}"
     label = html.escape(f"Root of the training loss, from {ends[0]} to {format_value(losses[-1, 1])}", quote=True)
     return (
-        f"<svg viewBox='0 0 350 140' role='img' aria-label='{label}' style='width:100%;max-width:520px'>"
-        f"<g fill='currentColor' font-size='10'><text x='40' y='16' text-anchor='end'>{ends[0]}</text>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 350 140' width='700' height='280' role='img' "
+        f"aria-label='{label}'><g fill='#8a8a8a' font-size='10' font-family='sans-serif'>"
+        f"<text x='40' y='16' text-anchor='end'>{ends[0]}</text>"
         f"<text x='40' y='111' text-anchor='end'>{ends[1]}</text>"
         f"<text x='340' y='130' text-anchor='end'>step {int(steps[-1])}: {format_value(losses[-1, 1])}</text>"
         "<text x='44' y='130'>root of the training loss (log scale)</text></g>"
