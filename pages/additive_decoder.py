@@ -9,7 +9,7 @@ from backend.contracts import OnStep, Step
 from backend.errors import Cancelled
 from pages.decoder import inputs, takeaway
 from pages.decoder.assumptions import show_assumptions
-from pages.decoder.bench import bench
+from pages.decoder.bench import bench, tables_sentence
 from pages.decoder.board import Drawn, Refusal, draw, figures_request, known, work_off
 from pages.decoder.evaluation import show_evaluation
 from pages.decoder.failures import show_failures
@@ -105,6 +105,8 @@ progress = st.empty()
 decoders = draw_decoders(settings, case, progress)
 if decoders:
     bench(decoders, (settings.down, settings.across), key="decoder.bench")
+    if sentence := tables_sentence(decoders):
+        st.caption(sentence)
     measuring = st.empty()
     draw_table("How well are unseen combinations drawn?", *figures_table(decoders))
     takeaway.show(case, settings, decoders)

@@ -116,6 +116,26 @@ def test_what_is_painted_in_the_browser_is_what_the_engine_decodes(visitor, app_
     assert np.abs(pixels(visitor) - expected).max() <= 3
 
 
+def test_a_slider_is_followed_at_once(visitor, app_url):
+    """From an input event to the painted scenes of three decoders; 50 ms are meant, a loaded machine gets more."""
+    open_page(visitor, app_url, "")
+    milliseconds = visitor.get_by_role("slider", name="Left object's height").evaluate(
+        """async (slider) => {
+            const times = [];
+            for (let k = 0; k < 30; k++) {
+                slider.value = 0.12 + 0.02 * k;
+                const start = performance.now();
+                slider.dispatchEvent(new Event('input', {bubbles: true}));
+                await new Promise(requestAnimationFrame);
+                times.push(performance.now() - start);
+            }
+            return times.sort((a, b) => a - b)[15];
+        }"""
+    )
+    print(f"slider to picture: {milliseconds:.1f} ms (median of 30)")
+    assert milliseconds < 300
+
+
 def test_files_and_a_link_that_shows_the_same(visitor, app_url):
     open_page(visitor, app_url, "?decoders=balls-l-additive&grid=3x4")
 

@@ -51,7 +51,7 @@ def pack(decoders: Sequence[Drawn], objects: tuple[int, int]) -> bytes:
     column_values = true[0, :, objects[1]].tolist() if scalar else list(range(columns))
     header: dict[str, Any] = {
         "objects": [names[k] for k in objects],
-        "axes": f"Up: {names[objects[0]].lower()}. Right: {names[objects[1]].lower()}.",
+        "axes": axes_sentence(decoders[0], objects),
         "rows": rows,
         "columns": columns,
         "side": side,
@@ -78,6 +78,27 @@ def object_names(drawn: Drawn) -> list[str]:
     if drawn.block_size > 1:
         return [f"Ball {i + 1}" for i in range(n)]
     return ["Left object's height", "Right object's height"] if n == 2 else [f"Height of {i + 1}" for i in range(n)]
+
+
+def axes_sentence(drawn: Drawn, objects: tuple[int, int]) -> str:
+    """What the rows and columns of a grid are."""
+    up, right = (object_names(drawn)[k].lower() for k in objects)
+    if drawn.block_size > 1:
+        return f"Rows: {up} as in one training scene each, the lowest below. Columns: {right}, the lowest left."
+    return f"Up: {up}. Right: {right}."
+
+
+def tables_sentence(decoders: Sequence[Drawn]) -> str:
+    """What was sent for the sliders, and how far interpolating it errs; nothing if there are no sliders."""
+    tables = [drawn.table for drawn in decoders if drawn.table is not None]
+    if not tables:
+        return ""
+    megabytes = sum(table.values["bytes"] for table in tables) / 2**20
+    error = max(table.quality["interpolation_rmse"] for table in tables)
+    return (
+        f"Under the sliders your browser paints from tables of block renders ({megabytes:.1f} MB sent once); "
+        f"interpolating them errs by an RMSE of {format_value(error)} at most."
+    )
 
 
 def _start(seen: np.ndarray, row_values: Sequence[float], column_values: Sequence[float]) -> list[float]:

@@ -123,6 +123,8 @@ def choose_grid(settings: Settings, n_objects: int, is_scalar: bool) -> Settings
     settings = dataclasses.replace(settings, rows=int(rows), columns=int(columns))
     if n_objects > 2:
         settings = _choose_objects(settings, n_objects)
+    else:
+        settings = dataclasses.replace(settings, down=0, across=1)
     if not is_scalar:
         begin("decoder.seed", settings.seed)
         seed = st.number_input(

@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import numpy as np
 import streamlit as st
 
-from pages.decoder.bench import object_names
+from pages.decoder.bench import axes_sentence
 from pages.decoder.board import Drawn
 from pages.decoder.figures import static_figure
 from pages.decoder.numbers import figures_of, figures_table
@@ -28,11 +28,10 @@ def show(case: Case, settings: Settings, decoders: Sequence[Drawn]) -> None:
     stem = f"prism-decoders-{case.key}"
     address = link(settings)
 
+    title, axes = f"Additive decoders: {case.title}", axes_sentence(decoders[0], (settings.down, settings.across))
+
     def figure(file_format: str):
-        return lambda: static_figure(
-            decoders, f"Additive decoders: {case.title}", axes_of(settings, decoders), footer(settings, decoders),
-            file_format,
-        )  # fmt: skip
+        return lambda: static_figure(decoders, title, axes, footer(settings, decoders), file_format)
 
     columns, rows = figures_table(decoders)  # here, not in the thread that makes the file
     measured = {drawn.key: figures_of(drawn) for drawn in decoders}
@@ -77,12 +76,6 @@ def link(settings: Settings) -> str:
     """The address that shows the same again."""
     parts = urlsplit(st.context.url or "")
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(settings.to_query()), ""))
-
-
-def axes_of(settings: Settings, decoders: Sequence[Drawn]) -> str:
-    names = object_names(decoders[0])
-    down, across = (k if k < len(names) else i for i, k in enumerate((settings.down, settings.across)))
-    return f"Up: {names[down].lower()}. Right: {names[across].lower()}."
 
 
 def footer(settings: Settings, decoders: Sequence[Drawn]) -> str:
