@@ -235,7 +235,7 @@ def test_paper_table_has_its_source():
 
 
 def test_stored_evaluations_say_how_they_were_made():
-    for path in (ev.ASSETS / "evaluations").glob("*.json"):
+    for path in (ev.ASSETS / "evaluations").glob("path_attribution-*.json"):
         stored = json.loads(path.read_text())
         assert stored["command"].startswith("python -m backend evaluate path_attribution"), path.name
         assert stored["rows"] and stored["seconds"] > 0 and stored["machine"], path.name
