@@ -1,8 +1,6 @@
 """What is asked of the engine and what is known already: one answer per request, kept for this visitor."""
 
-import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,71 +13,16 @@ from backend.contracts import (
     Request,
     Result,
 )
-from backend.errors import Cancelled, PrismError
-from pages.shared.session import recall, remember, service, visitor
+from pages.shared.answers import Answers, Refusal
 
-log = logging.getLogger("prism")
-
-KNOWN_AT_MOST = 120
 SCATTER_SCENES = 150  # of each kind: as many as have pictures
 FIGURE_SCENES = 400
 PLAIN_TABLE = 17  # values along each of two latents that one network takes: interpolation errs by under 1e-4 there
 REDRAW_EVERY_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no answer to a request."""
-
-    sentence: str
-    field: str = ""
-
-
-Answer = Result | Refusal
-
-
-def known() -> dict[Request, Answer]:
-    """This visitor's answers, the oldest first."""
-    answers = recall("decoder.known")
-    if answers is None:
-        answers = {}
-        remember("decoder.known", answers)
-    return answers
-
-
-def forget_refusals() -> None:
-    """Ask again what was refused: something was changed since."""
-    for request in [request for request, answer in known().items() if isinstance(answer, Refusal)]:
-        del known()[request]
-
-
-def ask(request: Request, on_step: OnStep = None) -> Answer:
-    """The answer to a request, from what is known or from the engine.
-
-    An exception that is no Prism error is a fault of ours: it is logged under an id that the person sees.
-    Raises: Cancelled; whatever `on_step` raises.
-    """
-    answers = known()
-    if request not in answers:
-        answers[request] = _ask_engine(request, on_step)
-        while len(answers) > KNOWN_AT_MOST:
-            del answers[next(iter(answers))]
-    return answers[request]
-
-
-def _ask_engine(request: Request, on_step: OnStep) -> Answer:
-    try:
-        return service().run(request, on_step, session=f"{visitor()}.decoder")
-    except Cancelled:
-        raise
-    except PrismError as error:
-        return Refusal(error.sentence, error.field)
-    except Exception as error:
-        if type(error).__module__.startswith("streamlit"):  # a rerun passes through
-            raise
-        fault = uuid.uuid4().hex[:8]
-        log.error("fault %s", fault, exc_info=error)
-        return Refusal(f"Something went wrong on our side (fault {fault}). Your inputs are kept; try again.")
+ANSWERS = Answers("decoder", at_most=120)
+known, forget_refusals, ask = ANSWERS.known, ANSWERS.forget_refusals, ANSWERS.ask
 
 
 @dataclass(frozen=True, slots=True)

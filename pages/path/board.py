@@ -4,9 +4,7 @@ The page draws what is known, then asks for the next thing that is missing and d
 soon as it is ready, and any click supersedes the rest.
 """
 
-import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,76 +17,19 @@ from backend.contracts import (
     Request,
     Result,
 )
-from backend.errors import BadInput, Cancelled, PrismError
 from pages.path.pictures import Picture
 from pages.path.settings import Settings
-from pages.shared.session import recall, remember, service, visitor
+from pages.shared.answers import Answer, Answers, Refusal
 
-log = logging.getLogger("prism")
-
-KNOWN_AT_MOST = 96  # answers kept for a visitor; they are shared with the engine's own store
 REDRAW_EVERY_S = 0.35
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why there is no answer to a request."""
-
-    sentence: str
-    field: str = ""
-
-
-Answer = Result | Refusal
-
-
-def known() -> dict[Request, Answer]:
-    """This visitor's answers, the oldest first."""
-    answers = recall("path.known")
-    if answers is None:
-        answers = {}
-        remember("path.known", answers)
-    return answers
-
-
-def forget_refusals() -> None:
-    """Ask again what was refused: something was changed since."""
-    for request in [request for request, answer in known().items() if isinstance(answer, Refusal)]:
-        del known()[request]
+ANSWERS = Answers("path", at_most=96)
+known, forget_refusals = ANSWERS.known, ANSWERS.forget_refusals
 
 
 def ask(request: Request, picture: Picture, on_step: OnStep = None) -> Answer:
-    """The answer to a request, from what is known or from the engine.
-
-    An exception that is no Prism error is a fault of ours: it is logged under an id that the person sees.
-    Raises: Cancelled; whatever `on_step` raises.
-    """
-    answers = known()
-    if request not in answers:
-        answers[request] = _ask_engine(request, picture, on_step)
-        while len(answers) > KNOWN_AT_MOST:
-            del answers[next(iter(answers))]
-    return answers[request]
-
-
-def _ask_engine(request: Request, picture: Picture, on_step: OnStep) -> Answer:
-    try:
-        try:
-            return service().run(request, on_step, session=f"{visitor()}.path")
-        except BadInput as error:
-            if error.field != "image":
-                raise
-            picture.put()  # the engine's store of pictures is bounded: ours may have made room for others
-            return service().run(request, on_step, session=f"{visitor()}.path")
-    except Cancelled:
-        raise
-    except PrismError as error:
-        return Refusal(error.sentence, error.field)
-    except Exception as error:
-        if type(error).__module__.startswith("streamlit"):  # a rerun passes through
-            raise
-        fault = uuid.uuid4().hex[:8]
-        log.error("fault %s", fault, exc_info=error)
-        return Refusal(f"Something went wrong on our side (fault {fault}). Your inputs are kept; try again.")
+    """The answer to a request about a picture. Raises: Cancelled; whatever `on_step` raises."""
+    return ANSWERS.ask(request, on_step, picture.put)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,14 @@ Keys are "<page>.<name>". Streamlit drops the state of widgets that a page does 
 of page (an upload, the last result) is kept here under keys of its own.
 """
 
-import logging
 import uuid
 from typing import Any
 
 import streamlit as st
 
-from backend.contracts import Request, Result, Step
-from backend.errors import Cancelled, PrismError
+from backend.errors import PrismError
 from backend.jobs import JobQueue, default_queue
 from backend.service import InterpretService, local_service
-
-log = logging.getLogger("prism")
 
 
 def service() -> InterpretService:
@@ -52,41 +48,9 @@ def visitor() -> str:
     return st.session_state["prism.visitor"]
 
 
-def run_with_progress(request: Request, label: str) -> Result | None:
-    """Run a request behind a progress bar and a cancel button; None when it was cancelled or refused.
-
-    Clicking anything reruns the script: Streamlit then raises inside `on_step`, the engine sees its caller leave
-    and stops the work.
-    """
-    bar = st.empty()
-
-    def on_step(step: Step) -> None:
-        bar.progress(step.fraction, text=f"{label}: {step.message}" if step.message else label)
-
-    try:
-        return service().run(request, on_step, session=f"{visitor()}.{request.kind}")
-    except Cancelled:
-        return None
-    except PrismError as error:
-        say(error)
-        return None
-    except Exception as error:
-        say_fault(error)
-        return None
-    finally:
-        bar.empty()
-
-
 def say(error: PrismError) -> None:
     """One sentence, where the caller stands."""
     st.error(escape(error.sentence), icon=":material/error:")
-
-
-def say_fault(error: Exception) -> None:
-    """A fault of ours: an id for the person, the traceback for the log."""
-    fault = uuid.uuid4().hex[:8]
-    log.error("fault %s", fault, exc_info=error)
-    st.error(f"Something went wrong on our side (fault {fault}). Your inputs are kept; try again.")
 
 
 def escape(text: str) -> str:
