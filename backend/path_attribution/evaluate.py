@@ -620,7 +620,7 @@ def _half(half: Half, n_images: int) -> np.ndarray:
 
 
 def _twins(model: str, seeds: int) -> list[str]:
-    from backend.path_attribution.train import weights_key
+    from backend.training import weights_key
 
     return [weights_key(model, seed) for seed in range(seeds)]
 

@@ -29,6 +29,7 @@ from backend.models import networks
 from backend.models.classifier import Classifier
 from backend.path_attribution import composites, data
 from backend.path_attribution.data import LabelledImages
+from backend.training import describe_machine, replace_file, weights_key
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 _EVALUATION_BATCH = 250
@@ -120,15 +121,6 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def weights_key(name: str, seed: int) -> str:
-    """The model's key: seed 0 has the plain name.
-
-    >>> weights_key("digits-gap", 0), weights_key("digits-gap", 3)
-    ('digits-gap', 'digits-gap-seed3')
-    """
-    return name if seed == 0 else f"{name}-seed{seed}"
-
-
 def train(
     name: str,
     seed: int = 0,
@@ -168,7 +160,7 @@ def train(
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "command": f"python -m backend train {name} --seed {seed}",
-        "machine": _machine(run.device),
+        "machine": describe_machine(run.device),
         "training_s": round(run.elapsed_s, 1),
         "accuracy": accuracy(run.module, test, run.device),
         "test_images": len(test),
@@ -178,8 +170,8 @@ def train(
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{key}.safetensors", weights)
-    _write(folder / f"{key}.json", (json.dumps(card, indent=2) + "\n").encode())
+    replace_file(folder / f"{key}.safetensors", weights)
+    replace_file(folder / f"{key}.json", (json.dumps(card, indent=2) + "\n").encode())
     run.forget_checkpoint()
     return card
 
@@ -309,18 +301,6 @@ def accuracy(module: Classifier, images: LabelledImages, device: torch.device | 
             logits = module(to_unit(part.images).to(device))
             right += int((logits.argmax(1).cpu() == torch.from_numpy(part.targets)).sum())
     return right / len(images)
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} thread(s)"
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:

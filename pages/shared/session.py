@@ -35,12 +35,6 @@ def forget(key: str) -> None:
     st.session_state.pop(key, None)
 
 
-def keep(key: str) -> None:
-    """Keep a widget's value while its page is not shown (Streamlit would drop it)."""
-    if key in st.session_state:
-        st.session_state[key] = st.session_state[key]
-
-
 def visitor() -> str:
     """An id of this browser session, for "latest wins"."""
     if "prism.visitor" not in st.session_state:
