@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pages.decoder import settings
+from tests.visiting import reruns, settle, watch_reruns
 
 pytestmark = [
     pytest.mark.browser,
@@ -17,23 +18,7 @@ pytestmark = [
 
 ADDRESS = "additive-decoder"
 SCENE = ".bench .scenes canvas.whole"
-WATCH_RERUNS = """() => {
-    window.__reruns = 0;
-    new MutationObserver(() => window.__reruns++).observe(
-        document.querySelector('[data-testid=stApp]'), {attributeFilter: ['data-test-script-state']});
-}"""
 PIXELS = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
-
-
-def settle(page: Page) -> None:
-    """Wait until the server's script has run to its end."""
-    page.wait_for_timeout(300)
-    page.wait_for_function(
-        """() => {
-            const app = document.querySelector('[data-testid=stApp]');
-            return app && app.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-stale=true]');
-        }"""
-    )
 
 
 def open_page(page: Page, app_url: str, query: str = "?decoders=balls-l-additive") -> None:
@@ -61,7 +46,7 @@ def height_of(image: np.ndarray, half: slice) -> float:
 def test_sliders_grid_and_loop_move_scenes_without_the_server(visitor, app_url):
     open_page(visitor, app_url)
     assert visitor.locator(".bench .grids canvas").count() == 2
-    visitor.evaluate(WATCH_RERUNS)
+    watch_reruns(visitor)
 
     left = visitor.get_by_role("slider", name="Left object's height")
     right = visitor.get_by_role("slider", name="Right object's height")
@@ -96,7 +81,7 @@ def test_sliders_grid_and_loop_move_scenes_without_the_server(visitor, app_url):
     visitor.mouse.up()
     expect(visitor.locator(".bench .count")).to_contain_text("never seen together")
     assert visitor.locator(".bench .strip canvas").count() > 10
-    assert visitor.evaluate("window.__reruns") == 0, "looking asked the server"
+    assert reruns(visitor) == 0, "looking asked the server"
 
 
 def test_what_is_painted_in_the_browser_is_what_the_engine_decodes(visitor, app_url):
@@ -183,15 +168,15 @@ def test_paint_train_and_see_it_move(visitor, app_url):
     settle(visitor)
     show.click()
     expect(visitor.get_by_text("Trained here, on the support")).to_be_visible(timeout=120_000)
-    settle(visitor)
-    visitor.evaluate(WATCH_RERUNS)
+    expect(visitor.locator(".prism-table td.none")).to_have_count(0, timeout=120_000)  # everything is measured
+    watch_reruns(visitor)
     before = pixels(visitor)
     left = visitor.get_by_role("slider", name="Left object's height")
     left.focus()
     visitor.keyboard.press("Home")
     visitor.wait_for_timeout(200)
     assert np.abs(pixels(visitor) - before).max() > 100
-    assert visitor.evaluate("window.__reruns") == 0
+    assert reruns(visitor) == 0
 
 
 def test_the_page_fits_a_phone(browser, app_url):

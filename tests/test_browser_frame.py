@@ -8,6 +8,7 @@ from gradio_client import Client
 
 from backend.catalog import FAMILIES
 from backend.examples import example_bytes
+from tests.visiting import settle
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +38,7 @@ def test_no_page_is_wider_than_a_phone(browser, app_url, path, theme):
     page = context.new_page()
     page.set_default_timeout(60_000)
     open_page(page, f"{app_url}/{path}", PAGES[path])
-    page.wait_for_timeout(1500)
+    settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     context.close()
 
@@ -48,8 +49,7 @@ def test_both_doors_share_models_and_results(visitor, fresh_app):
     open_page(visitor, f"{fresh_app}/path-attribution", "Attribution compare")
     visitor.get_by_text("Integrated Gradients").first.wait_for()
     visitor.get_by_role("row", name=re.compile("^Grad-CAM")).first.wait_for()
-    visitor.wait_for_timeout(500)
-    visitor.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState == 'notRunning'")
+    settle(visitor)
     before = api.predict(api_name="/status")
     assert before["loads"] == 1 and before["results"] > 0
 

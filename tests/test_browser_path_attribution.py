@@ -10,23 +10,13 @@ from playwright.sync_api import Locator, Page, expect
 from skimage import data as photographs
 
 from backend.images import encode_png
+from tests.visiting import reruns, settle, watch_reruns
 
 pytestmark = pytest.mark.browser
 
 ADDRESS = "path-attribution"
 MAPS = "canvas.picture"
 expect.set_options(timeout=60_000)
-
-
-def settle(page: Page) -> None:
-    """Wait until the server's script has run to its end."""
-    page.wait_for_timeout(300)
-    page.wait_for_function(
-        """() => {
-            const app = document.querySelector('[data-testid=stApp]');
-            return app && app.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-stale=true]');
-        }"""
-    )
 
 
 def open_page(page: Page, app_url: str, query: str = "") -> None:
@@ -94,15 +84,14 @@ def test_from_upload_to_report_and_back_by_link(visitor, app_url):
     slider = visitor.locator(".scrubber input[type=range]")
     steps = int(slider.get_attribute("max"))
     assert steps >= 20
-    seen, scripts = set(), "window.__reruns = 0; new MutationObserver(() => window.__reruns++).observe("
-    scripts += "document.querySelector('[data-testid=stApp]'), {attributeFilter: ['data-test-script-state']})"
-    visitor.evaluate(scripts)
+    seen = set()
+    watch_reruns(visitor)
     slider.focus()
     for _ in range(steps):
         visitor.keyboard.press("ArrowRight")
         seen.add(frame.get_attribute("src"))
     assert len(seen) >= 15, "the frames do not follow the key"
-    assert visitor.evaluate("window.__reruns") == 0, "scrubbing asked the server"
+    assert reruns(visitor) == 0, "scrubbing asked the server"
 
     assert download(visitor, "PNG").startswith(b"\x89PNG")
     assert b"<svg" in download(visitor, "SVG")[:2000]
