@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--n", type=int, default=100, help="number of inputs")
     evaluate.add_argument("--seeds", type=int, default=1)
     evaluate.add_argument("--preset", default="table")
-    evaluate.add_argument("--methods", default="", help="keys separated by commas; default: all that apply")
+    evaluate.add_argument(
+        "--methods",
+        default="",
+        help="keys separated by commas, with settings behind colons (lrp:composite=gamma); default: all that apply",
+    )
     evaluate.add_argument("--baseline", default="black")
     evaluate.add_argument("--json", action="store_true")
     fetch = command("fetch-weights", _fetch_weights, "Download a hub model's weights into the hub's cache.")

@@ -205,6 +205,18 @@ def test_presets_name_methods_and_settings_that_exist():
         ev.preset("table", ["nonsense"])
 
 
+def test_a_method_stands_in_a_plan_with_settings_of_its_own():
+    plan = ev.preset("study", ["lrp", "lrp:composite=gamma", "samp++:eta=null:s=20"])
+    assert [row.method for row in plan.rows] == ["lrp", "lrp", "samp++"]
+    assert dict(plan.rows[1].params)["composite"] == "gamma"
+    assert (dict(plan.rows[2].params)["eta"], dict(plan.rows[2].params)["s"]) == (None, 20)
+    assert [ev._title(row) for row in plan.rows] == ["LRP", "LRP (composite=gamma)", "SAMP++ (eta=null, s=20)"]
+    for wrong, field in (("lrp:composite=delta", "composite"), ("lrp:gamma", "gamma"), ("samp++:s=many", "s")):
+        with pytest.raises(BadInput) as refusal:
+            ev.preset("study", [wrong])
+        assert refusal.value.field == field
+
+
 def test_halves_do_not_overlap():
     first, second = ev._half("first", 1000), ev._half("second", 1000)
     assert (first[0], first[-1], second[0], second[-1]) == (0, 499, 500, 999)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.catalog import METHODS, check_baseline, method
+from backend.catalog import METHODS, ParamSpec, check_baseline, method
 from backend.contracts import OnStep, Params, Step
 from backend.errors import BadInput, Cancelled, ModelFault, OutOfMemory, PrismError
 from backend.limits import LIMITS
@@ -129,12 +129,12 @@ PRESETS: dict[str, str] = {
 def preset(name: str, methods: Sequence[str] = ()) -> Plan:
     """The plan under a preset's name.
 
-    Args: methods: keys of the catalog for "table" and "study"; empty: all.
-    Raises: BadInput: unknown preset or method.
+    Args: methods: keys of the catalog for "table" and "study", with settings as `read_row` takes them; empty: all.
+    Raises: BadInput: unknown preset, method or setting.
     """
     if name not in PRESETS:
         raise BadInput(f"unknown preset {name!r}; one of {', '.join(PRESETS)}", "preset")
-    every = tuple(_row(key, key) for key in (methods or METHODS))
+    every = tuple(read_row(text) for text in (methods or METHODS))
     plans = {
         "table": Plan(every, ours="samp++"),
         "figure5": Plan(_FIGURE_5, steps=0),
@@ -147,6 +147,31 @@ def preset(name: str, methods: Sequence[str] = ()) -> Plan:
     if plan.ours not in {row.name for row in plan.rows}:
         plan = dataclasses.replace(plan, ours="")
     return dataclasses.replace(plan, about=PRESETS[name])
+
+
+def read_row(text: str) -> Row:
+    """A row from a method's key, with settings behind colons where they are not the defaults.
+
+    Raises: BadInput: unknown method, unknown setting, or a value that it does not take.
+
+    >>> row = read_row("lrp:composite=gamma")
+    >>> row.name, row.method, dict(row.params)["composite"]
+    ('lrp:composite=gamma', 'lrp', 'gamma')
+    """
+    key, *settings = text.split(":")
+    spec = method(key)
+    params = dict(setting.partition("=")[::2] for setting in settings)
+    return _row(text, key, **{name: _read_value(spec.param(name), value) for name, value in params.items()})
+
+
+def _read_value(spec: ParamSpec, text: str) -> Any:
+    """What a word on the command line stands for; whether it fits, the parameter's own check says."""
+    if spec.kind == "choice":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 _FIGURE_5 = (
@@ -415,7 +440,7 @@ def tabulate(plan: Plan, runs: Sequence[Run]) -> dict[str, Any]:
         "rows": [
             {
                 "name": row.name,
-                "title": method(row.method).title if row.name == row.method else row.name,
+                "title": _title(row),
                 "method": row.method,
                 "params": dict(row.params),
                 "baselines": list(row.baselines),
@@ -436,6 +461,14 @@ def tabulate(plan: Plan, runs: Sequence[Run]) -> dict[str, Any]:
             if key.startswith(("deletion", "insertion", "sensitivity"))
         ],
     }
+
+
+def _title(row: Row) -> str:
+    """The method's title, with the settings that `read_row` was given; the name of a row that has one of its own."""
+    key, _, settings = row.name.partition(":")
+    if key != row.method:
+        return row.name
+    return f"{method(key).title} ({settings.replace(':', ', ')})" if settings else method(key).title
 
 
 def _column_order(key: str) -> tuple[int, float]:

@@ -1,12 +1,16 @@
 """Regions of an image by its colours alone: SLIC superpixels for LIME, Felzenszwalb's segments for XRAI."""
 
-from functools import lru_cache
+import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 from skimage.morphology import disk
 from skimage.segmentation import felzenszwalb, slic
 from skimage.transform import resize
+
+from backend.limits import LIMITS
+from backend.store import Store
 
 # The authors' choice (package `saliency`), made for 224 x 224 pixels with values in [-1, 1].
 XRAI_SCALES = (50, 100, 150, 250, 500, 1200)
@@ -41,12 +45,33 @@ def xrai_regions(image: np.ndarray) -> csr_array:
     Source: Kapishnikov et al., XRAI, arXiv:1906.02825; numbers as in the authors' package.
     """
     image = np.ascontiguousarray(image, dtype=np.float64)
-    return _xrai_regions(image.tobytes(), image.shape)
+    key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    kept = KNOWN_REGIONS.get(key)
+    if kept is None:
+        kept = _Regions(_segment(image))
+        KNOWN_REGIONS.put(key, kept)
+    return kept.membership
 
 
-@lru_cache(maxsize=8)  # regions depend on the picture alone: another target, model or seed finds them here
-def _xrai_regions(data: bytes, full_shape: tuple[int, int, int]) -> csr_array:
-    image, shape = np.frombuffer(data).reshape(full_shape), full_shape[:2]
+@dataclass(frozen=True, slots=True)
+class _Regions:
+    """The regions of one picture, as the store holds them."""
+
+    membership: csr_array  # (regions, H * W), boolean
+
+    @property
+    def nbytes(self) -> int:
+        parts = self.membership
+        return parts.data.nbytes + parts.indices.nbytes + parts.indptr.nbytes
+
+
+# Regions depend on the picture alone: another target, model or seed finds them here.
+KNOWN_REGIONS: Store[_Regions] = Store(LIMITS.region_store_bytes)
+
+
+def _segment(image: np.ndarray) -> csr_array:
+    """`xrai_regions` of a picture that was not seen before."""
+    shape = image.shape[:2]
     if image.max() == image.min():  # nothing to tell apart, and the authors' stretch would divide by zero
         return csr_array(np.ones((1, shape[0] * shape[1]), dtype=bool))
     at_224 = resize(
