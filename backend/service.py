@@ -155,7 +155,8 @@ class _Flight(threading.Thread):
         self._compute = compute
         self._on_end = on_end
         self.changed = threading.Condition()
-        self.steps: list[Step] = []
+        self.told = 0  # steps so far; only the latest is kept, as it may carry a map
+        self.latest = Step(0, 0)
         self.result: Result | None = None
         self.error: BaseException | None = None
         self.is_done = False
@@ -174,18 +175,23 @@ class _Flight(threading.Thread):
             self.changed.notify_all()
 
     def tell(self, step: Step) -> None:
-        """Called by the computation: pass a step on, and stop here if nobody waits."""
+        """Called by the computation: pass a step on, and stop here if nobody waits.
+
+        A step without a partial result keeps that of the step before: who looks seldom misses none for good.
+        """
         if self.is_cancelled:
             raise Cancelled
         with self.changed:
-            self.steps.append(step)
+            if step.partial is None and self.latest.partial is not None:
+                step = dataclasses.replace(step, partial=self.latest.partial)
+            self.told, self.latest = self.told + 1, step
             self.changed.notify_all()
 
-    def news_since(self, seen: int) -> tuple[list[Step], bool]:
-        """Called by who waits: the steps after the first `seen`, as soon as there are any, and whether it ended."""
+    def news_since(self, seen: int) -> tuple[int, Step, bool]:
+        """Called by who waits: steps so far (as soon as they are more than `seen`), the latest, whether it ended."""
         with self.changed:
-            self.changed.wait_for(lambda: self.is_done or len(self.steps) > seen, timeout=POLL_S)
-            return self.steps[seen:], self.is_done
+            self.changed.wait_for(lambda: self.is_done or self.told > seen, timeout=POLL_S)
+            return self.told, self.latest, self.is_done
 
 
 class LocalService:
@@ -276,13 +282,11 @@ class LocalService:
                 del self._flights[key]
 
     def _wait(self, flight: _Flight, on_step: OnStep, superseded: threading.Event) -> Result:
-        seen, latest = 0, Step(0, 0)
+        seen = 0
         while True:
-            news, is_done = flight.news_since(seen)
-            seen += len(news)
+            seen, latest, is_done = flight.news_since(seen)
             if superseded.is_set():
                 raise Superseded
-            latest = news[-1] if news else latest
             if on_step is not None and not is_done:
                 on_step(latest)
             if is_done:

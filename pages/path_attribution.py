@@ -10,6 +10,8 @@ from backend.errors import Cancelled
 from pages.path import inputs, views
 from pages.path.analyses import show_analyses
 from pages.path.board import Board, work_off
+from pages.path.numbers import running_panel
+from pages.shared.map_grid import running_map
 from pages.shared.session import recall
 from pages.shared.theme import use_theme
 
@@ -50,13 +52,17 @@ def choose_board() -> Board:
     return board
 
 
-def show_progress(place, request: Request) -> OnStep:
-    """A progress bar in its place; the first thing drawn after a click ends the work."""
+def show_progress(place, running, request: Request) -> OnStep:
+    """A progress bar in its place, and the map as far as it is; the first thing drawn after a click ends the work."""
     title = METHODS[request.method].title if isinstance(request, AttributionRequest) else DOING[request.kind]
-    bar = place.progress(0.0, text=title)
+    bar, shown = place.progress(0.0, text=title), None
 
     def on_step(step: Step) -> None:
+        nonlocal shown
         bar.progress(step.fraction, text=f"{title}: {step.message}" if step.message else title)
+        if step.partial is not shown:
+            shown = step.partial
+            running_map(running, running_panel(request, step))
 
     return on_step
 
@@ -65,7 +71,7 @@ use_theme()
 st.title(family.title)
 st.caption(family.question)
 board = choose_board()
-headline, progress, cancel = st.container(), st.empty(), st.empty()
+headline, progress, cancel, running = st.container(), st.empty(), st.empty(), st.empty()
 maps, numbers, curves = st.container(), st.container(), st.container()
 
 with numbers:
@@ -91,9 +97,10 @@ elif next(board.missing(), None) is not None:
     with cancel:
         views.stop_button(board)
     try:
-        is_new = work_off(board, lambda request: show_progress(progress, request))
+        is_new = work_off(board, lambda request: show_progress(progress, running, request))
     except Cancelled:  # a newer request of this visitor took over, in another tab perhaps
         is_new = False
     progress.empty()
+    running.empty()
     if is_new:
         st.rerun()

@@ -120,6 +120,35 @@ def test_a_link_shows_the_same_again(visitor, browser, app_url):
     context.close()
 
 
+_WATCH_RISE = """() => {
+    window.__maps = new Set();
+    window.__watching = setInterval(() => {
+        const roots = [...document.querySelectorAll('*')].map((one) => one.shadowRoot).filter(Boolean);
+        const figure = roots.flatMap((root) => [...root.querySelectorAll('figure.panel')])
+            .find((one) => one.querySelector('.title').textContent === 'RISE');
+        if (!/^\\d+ of 8000/.test(figure?.querySelector('.caption').textContent ?? '')) return;
+        const canvas = figure.querySelector('canvas.picture');
+        if (canvas.width > 1) window.__maps.add(canvas.toDataURL());
+    }, 50);
+}"""
+
+
+def test_a_running_map_is_drawn_where_its_answer_will_be(visitor, app_url):
+    open_page(visitor, app_url, "?methods=samp%2B%2B&rise.samples=8000&example=digit-7")
+    visitor.evaluate(_WATCH_RISE)
+    choose_method(visitor, "RISE")
+    visitor.wait_for_function("window.__maps.size >= 3")
+    visitor.get_by_role("button", name="Cancel").click()
+    expect(visitor.get_by_role("button", name="Continue")).to_be_visible()
+    settle(visitor)
+    assert visitor.locator("[data-prism-running]").count() == 0
+    stopped = visitor.locator("figure.panel", has=visitor.locator(".title", has_text=re.compile("^RISE$")))
+    expect(stopped.locator(".message")).to_have_text("stopped")
+    visitor.get_by_role("button", name="Continue").click()
+    expect(stopped.locator(".caption")).to_contain_text("passes")
+    assert visitor.locator("[data-testid=stException]").count() == 0
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

@@ -47,6 +47,17 @@ def test_rise_masks_are_the_enlarged_and_shifted_cells() -> None:
         torch.testing.assert_close(mask, picture[y : y + 10, x : x + 13], atol=1e-6, rtol=0)
 
 
+def test_rise_shows_its_running_map() -> None:
+    """Every block of masks shows the estimate from the masks so far; the last one is the answer."""
+    shown: list[Tensor] = []
+    problem = make_problem(tiny_cnn(), blobs(), on_step=lambda step: None)
+    problem.show = shown.append
+    answer = rise.attribute(problem, **RISE).attribution
+    assert len(shown) == 3 and torch.equal(shown[-1], answer)  # 150 masks in blocks of 64
+    first = rise.attribute(make_problem(tiny_cnn(), blobs()), **{**RISE, "samples": 64}).attribution
+    assert relative_difference(shown[0], first) < 1e-12 < relative_difference(shown[0], answer)
+
+
 def test_rise_of_a_constant_classifier_is_its_probability() -> None:
     net = ScoreNet(lambda x: x.sum((1, 2, 3)) * 0 + np.log(3.0), lambda x: x.sum((1, 2, 3)) * 0)
     maps = rise.attribute(make_problem(net, blobs()), samples=4000, grid=4, keep=0.5).attribution

@@ -95,6 +95,27 @@ def test_cancel_stops_the_model(service, library):
     assert library.network.calls == calls
 
 
+@pytest.mark.parametrize(("method", "samples"), [("rise", 400), ("smoothgrad", 40)])
+def test_maps_on_their_way_are_handed_out(service, library, method, samples):
+    """Over two baselines where the method has any; the last map on its way is the answer."""
+    library.network.delay_s = 0.005
+    service.runtime.chunk_size = lambda *_: 8  # SmoothGrad's noisy copies in five batches
+    request = ask(service, method=method, params=(("samples", samples),), baseline=("black", "white"))
+    seen: list[Result] = []
+
+    def on_step(step):
+        if step.partial is not None and all(step.partial is not other for other in seen):
+            seen.append(step.partial)
+
+    answer = service.run(request, on_step)
+    maps = [partial.arrays["attribution"] for partial in seen]
+    assert len(maps) >= 2 and not np.array_equal(maps[0], maps[1])
+    assert all(m.shape == answer.arrays["attribution"].shape and np.isfinite(m).all() for m in maps)
+    assert {partial.unit for partial in seen} == {answer.unit}
+    far = [float(np.abs(m - answer.arrays["attribution"]).max()) for m in (maps[0], maps[-1])]
+    assert far[1] < far[0]
+
+
 def test_one_callers_leaving_does_not_stop_the_others(service, library):
     library.network.delay_s = 0.02
     request = ask(service, params=(("n_steps", 300),))

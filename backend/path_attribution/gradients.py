@@ -40,12 +40,19 @@ def smoothgrad(problem: Problem, *, samples: int = 50, noise: float = 0.15) -> E
     images = problem.images
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
 
+    done = 0
+
     def pieces() -> Iterator[tuple[Tensor, Tensor]]:
-        for part in steps_that_fit(problem, samples, "SmoothGrad"):
+        nonlocal done
+        for part in steps_that_fit(problem, samples, "noisy copies"):
+            done = part.stop
             units = [unit_noise(images, problem.generator) for _ in range(part.start, part.stop)]
             yield images + spread * torch.stack(units)[:, None], images.new_tensor(1 / samples)
 
-    return Explanation(integrate(gradient_of(problem), pieces()))
+    def show_mean(total: Tensor) -> None:
+        problem.step(done, samples, "noisy copies", total * (samples / done))
+
+    return Explanation(integrate(gradient_of(problem), pieces(), show_mean))
 
 
 def unit_noise(images: Tensor, generator: torch.Generator) -> Tensor:

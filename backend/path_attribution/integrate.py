@@ -39,13 +39,16 @@ def integrate_along_path(gradient: Gradient, path: Tensor) -> Tensor:
     return integrate(gradient, [((path[1:] + path[:-1]) / 2, path[1:] - path[:-1])])
 
 
-def integrate(gradient: Gradient, pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def integrate(
+    gradient: Gradient, pieces: Iterable[tuple[Tensor, Tensor]], on_sum: Callable[[Tensor], None] | None = None
+) -> Tensor:
     """Sum of gradient(points) * moves over the pieces of a path; one piece is alive at a time.
 
     Args:
         gradient: as in `integrate_along_path`.
         pieces: (points, moves), each (K, *feature) with K of its own: where the gradient is taken, and the
             part of the way that it stands for (or a factor that broadcasts to it).
+        on_sum: looks at the sum after every piece.
     Returns: (*feature), in the score's units.
     Raises: ShapeError: there are no pieces.
 
@@ -57,6 +60,8 @@ def integrate(gradient: Gradient, pieces: Iterable[tuple[Tensor, Tensor]]) -> Te
     for points, moves in pieces:
         part = (gradient(points) * moves).sum(0)
         total = part if total is None else total.add_(part)
+        if on_sum is not None:
+            on_sum(total)
     if total is None:
         raise ShapeError("a path without pieces; expected at least one")
     return total

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from backend.contracts import OnStep, Step
+from backend.contracts import OnStep, Result, Step
 from backend.errors import ModelFault
 from backend.models.classifier import Classifier
 from backend.runtime import Chunks
@@ -36,6 +36,7 @@ class Problem:
     generator: torch.Generator  # on the CPU
     chunks: Chunks
     on_step: OnStep = None
+    show: Callable[[Tensor], Result] | None = None  # an estimate so far, (B, C or 1, H, W), as a person sees it
 
     def score(self, points: Tensor, targets: Tensor) -> Tensor:
         """The target's logit at each point, without gradients; (N, C, H, W), (N,) -> (N,)."""
@@ -61,10 +62,11 @@ class Problem:
     def _logit(self, x: Tensor, t: Tensor) -> Tensor:
         return target_scores(self.model(x), t)
 
-    def step(self, done: int, total: int, message: str = "") -> None:
-        """Tell whoever waits how far it is. May raise Cancelled."""
+    def step(self, done: int, total: int, message: str = "", so_far: Tensor | None = None) -> None:
+        """Tell whoever waits how far it is, and what the attribution looks like by now. May raise Cancelled."""
         if self.on_step is not None:
-            self.on_step(Step(done, total, message))
+            partial = None if so_far is None or self.show is None else self.show(so_far)
+            self.on_step(Step(done, total, message, partial))
 
 
 @dataclass

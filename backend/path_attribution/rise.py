@@ -40,8 +40,9 @@ def running_maps(problem: Problem, samples: int, grid: int, keep: float) -> Iter
         probabilities = _probabilities_behind(problem, masks)  # (B, K)
         total += torch.einsum("bk,khw->bhw", probabilities, masks)[:, None]
         done += len(masks)
-        problem.step(done, samples, "random masks")
-        yield done, total / (done * keep)
+        estimate = total / (done * keep)
+        problem.step(done, samples, "random masks", estimate)
+        yield done, estimate
 
 
 def random_masks(

@@ -192,13 +192,33 @@ def _attribute(context: Context, request: AttributionRequest) -> Result:
     spec = method(request.method)
     with watch(scene.loaded.module, context.is_cancelled) as passes:
         explanation, baselines, notes = _explain_over_baselines(
-            context, scene, request, lambda problem: implementation(spec)(problem, **dict(request.params))
+            context,
+            scene,
+            request,
+            lambda problem: implementation(spec)(problem, **dict(request.params)),
+            lambda so_far: _attributed(context, scene, request, so_far, passes),
         )
     attribution = explanation.attribution[0]
     if not torch.isfinite(attribution).all():
         raise ModelFault(f"{spec.title} gave values that are not numbers for this input", "method")
     with torch.no_grad():
         baseline_score = float(scene.loaded.module(baselines)[:, scene.target].mean())
+    answer = _attributed(context, scene, request, attribution, passes, notes)
+    return dataclasses.replace(
+        answer, values={**answer.values, "baseline_score": baseline_score}, quality=_quality(explanation)
+    )
+
+
+def _attributed(
+    context: Context,
+    scene: Scene,
+    request: AttributionRequest,
+    attribution: Tensor,
+    passes: PassCounter,
+    notes: list[str] | None = None,
+) -> Result:
+    """A map (C or 1, H, W), finished or on its way, as a result without its quality."""
+    spec = method(request.method)
     return Result(
         request=request,
         arrays={"attribution": to_numpy(attribution)},
@@ -207,23 +227,31 @@ def _attribute(context: Context, request: AttributionRequest) -> Result:
             "label": scene.loaded.label(scene.target),
             "score": float(scene.logits[scene.target]),
             "probability": float(scene.logits.softmax(0)[scene.target]),
-            "baseline_score": baseline_score,
             "signed": spec.signed,
         },
-        quality=_quality(explanation),
         unit=spec.unit,
-        provenance=_provenance(context, scene, passes, notes),
+        provenance=_provenance(context, scene, passes, notes or []),
     )
 
 
 def _explain_over_baselines(
-    context: Context, scene: Scene, request: AttributionRequest, explain: Callable[[Problem], Explanation]
+    context: Context,
+    scene: Scene,
+    request: AttributionRequest,
+    explain: Callable[[Problem], Explanation],
+    show: Callable[[Tensor], Result] | None = None,
 ) -> tuple[Explanation, Tensor, list[str]]:
-    """Explain once for each baseline and average; returns the baselines too, (n, C, H, W)."""
+    """Explain once for each baseline and average; returns the baselines too, (n, C, H, W).
+
+    Args: show: makes a result of the mean so far, (C or 1, H, W): finished baselines and the one under way.
+    """
     explanations, baselines, notes = [], [], []
     for name in request.baseline:
         baseline = make_baseline(name, scene.pixels, context.runtime.generator(request.seed))
         problem = _problem(context, scene, baseline, request.seed)
+        if show is not None:
+            finished = tuple(explanation.attribution for explanation in explanations)
+            problem.show = lambda so_far, finished=finished: show(torch.stack([*finished, so_far]).mean(0)[0])
         explanations.append(explain(problem))
         baselines.append(baseline)
         notes += [*problem.chunks.notes, *explanations[-1].notes]

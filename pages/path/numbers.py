@@ -1,9 +1,11 @@
 """Results as panels, rows and curves: what the page shows and what its files hold."""
 
+import hashlib
+
 import numpy as np
 
 from backend.catalog import METHODS
-from backend.contracts import Result
+from backend.contracts import AttributionRequest, Result, Step
 from pages.path.board import Board, Refusal
 from pages.shared.exports import Column, Row
 from pages.shared.figures import (
@@ -31,16 +33,30 @@ def panels(board: Board, waiting: str = "") -> list[Panel]:
     Args:
         waiting: said in the panels without an answer; empty: they are being computed.
     """
-    return [_panel(request.method, board.answer(request), waiting) for request in board.attributions]
+    return [_panel(request, board.answer(request), waiting) for request in board.attributions]
 
 
-def _panel(method: str, answer: Result | Refusal | None, waiting: str) -> Panel:
-    spec = METHODS[method]
-    if not isinstance(answer, Result):
-        message = waiting if answer is None else answer.sentence
-        return Panel(method, spec.title, None, spec.signed, spec.unit, message=message)
-    values = channel_sum(answer.arrays["attribution"])
-    return Panel(method, spec.title, values, bool(answer.values["signed"]), answer.unit, map_caption(answer))
+def _panel(request: AttributionRequest, answer: Result | Refusal | None, waiting: str) -> Panel:
+    if isinstance(answer, Result):
+        return _map_panel(request, answer, map_caption(answer))
+    spec, message = METHODS[request.method], waiting if answer is None else answer.sentence
+    return Panel(request.method, spec.title, None, spec.signed, spec.unit, "", message, _ticket(request))
+
+
+def running_panel(request: AttributionRequest, step: Step) -> Panel:
+    """The map as far as it is, for the panel that waits for the answer to this request."""
+    return _map_panel(request, step.partial, f"{step.done} of {step.total} {step.message}")
+
+
+def _map_panel(request: AttributionRequest, result: Result, caption: str) -> Panel:
+    spec, values = METHODS[request.method], channel_sum(result.arrays["attribution"])
+    return Panel(
+        request.method, spec.title, values, bool(result.values["signed"]), result.unit, caption, ticket=_ticket(request)
+    )
+
+
+def _ticket(request: AttributionRequest) -> str:
+    return hashlib.sha256(repr(request).encode()).hexdigest()[:16]
 
 
 def map_caption(result: Result) -> str:

@@ -157,6 +157,7 @@ class Panel:
     unit: str = "logit"
     caption: str = ""  # numbers that belong to the map
     message: str = ""  # "computing", or why the method does not apply
+    ticket: str = ""  # of the question: a map on its way goes only into the panel that waits for it
 
 
 def channel_sum(attribution: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from backend.images import encode_png
 from pages.shared.figures import OVERLAY_GAMMA, SIGNED_COLOURS, UNSIGNED_COLOURS, Display, Panel
@@ -61,7 +62,25 @@ def pack(
 ) -> bytes:
     """All that the browser needs as one blob: uint32 length of the header, header (JSON), float16 values."""
     rows: list[dict] = [{"key": "image", "title": "Image", "offset": None, "caption": description, "message": ""}]
-    values, offset = [], 0
+    described, values = _describe(panels)
+    header = {
+        "image": "data:image/png;base64," + base64.b64encode(encode_png(image)).decode(),
+        "description": description,
+        "display": display.as_mapping(),
+        "overlay_gamma": OVERLAY_GAMMA,
+        "panels": rows + described,
+        "mask": None if mask is None else _mask_bits(mask),
+        "colours": {
+            "signed": base64.b64encode(SIGNED_COLOURS.tobytes()).decode(),
+            "unsigned": base64.b64encode(UNSIGNED_COLOURS.tobytes()).decode(),
+        },
+    }
+    return _blob(header, values)
+
+
+def _describe(panels: Sequence[Panel]) -> tuple[list[dict], bytes]:
+    """Panels as rows of the header, and the values that these point into."""
+    rows, values, offset = [], [], 0
     for panel in panels:
         row = {
             "key": panel.key,
@@ -71,6 +90,7 @@ def pack(
             "caption": panel.caption,
             "message": panel.message or "computing",
             "busy": not panel.message,
+            "ticket": panel.ticket,
             "offset": None,
         }
         if panel.values is not None:
@@ -80,21 +100,24 @@ def pack(
             values.append((panel.values / factor).astype("<f2").tobytes())
             offset += height * width
         rows.append(row)
-    header = {
-        "image": "data:image/png;base64," + base64.b64encode(encode_png(image)).decode(),
-        "description": description,
-        "display": display.as_mapping(),
-        "overlay_gamma": OVERLAY_GAMMA,
-        "panels": rows,
-        "mask": None if mask is None else _mask_bits(mask),
-        "colours": {
-            "signed": base64.b64encode(SIGNED_COLOURS.tobytes()).decode(),
-            "unsigned": base64.b64encode(UNSIGNED_COLOURS.tobytes()).decode(),
-        },
-    }
+    return rows, b"".join(values)
+
+
+def _blob(header: dict, values: bytes) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (len(text) % 2)  # float16 values start at an even byte
-    return struct.pack("<I", len(text)) + text + b"".join(values)
+    return struct.pack("<I", len(text)) + text + values
+
+
+def running_map(place: DeltaGenerator, panel: Panel) -> None:
+    """Show a map that is on its way in the panel of the grid that waits for it, while the script goes on.
+
+    A component is drawn once in a run of the script; a plain element may be drawn again and again. So the map
+    travels in an element that nobody sees, and the grid on the page takes it from there.
+    """
+    rows, values = _describe([panel])
+    blob = base64.b64encode(_blob({"panels": rows}, values)).decode()
+    place.html(f'<span hidden data-prism-running="{blob}"></span>')
 
 
 def _mask_bits(mask: np.ndarray) -> dict:

@@ -3,6 +3,7 @@
 
 const MAX_ZOOM = 32;
 const ZOOM_STEP = 1.4;
+const LOOK_EVERY_MS = 150;  // for a map on its way
 
 /** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
 const HALVES = (() => {
@@ -61,8 +62,26 @@ class MapGrid {
     this.find(".outline").hidden = !header.mask;
     this.outline = header.mask && outlinePath(header.mask);
     this.showTools();
-    this.loadImage(header.image).then(() => this.rebuild());
+    this.loadImage(header.image).then(() => { this.rebuild(); this.awaitRunning(); });
   }
+
+  /** While a panel waits, look for its map on its way: an element that the server draws anew with each estimate. */
+  awaitRunning() {
+    this.rest();
+    if (!this.header.panels.some((panel) => panel.busy && panel.ticket)) return;
+    this.looking = setInterval(() => {
+      const text = document.querySelector("[data-prism-running]")?.dataset.prismRunning;
+      if (!text || text === this.running) return;
+      this.running = text;
+      const [panel] = unpack(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))).panels;
+      const at = this.header.panels.findIndex(({ busy, ticket }) => busy && ticket === panel.ticket);
+      if (at < 0) return;
+      this.header.panels[at] = panel;  // still busy: the next estimate takes its place
+      this.rebuild();
+    }, LOOK_EVERY_MS);
+  }
+
+  rest() { clearInterval(this.looking); }
 
   async loadImage(address) {
     if (this.imageAddress === address) return;
@@ -454,5 +473,5 @@ export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".map-grid");
   root.grid ??= new MapGrid(root);  // survives reruns, and with it zoom and choices
   root.grid.receive(data, setStateValue);
-  return () => root.grid.observer.disconnect();
+  return () => { root.grid.observer.disconnect(); root.grid.rest(); };
 }
