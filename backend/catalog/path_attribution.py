@@ -1,70 +1,12 @@
-"""Methods and models as data. The pages draw their controls from these rows; tests run every row.
-
-Adding a method is one module and one `MethodSpec`; adding a shipped model is one weights file and one
-`ModelSpec`. Importing this module loads no torch.
-"""
+"""Attribution methods, baselines, classifiers that ship or come from the hub, and pictures to begin with."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from backend.contracts import Params, ParamValue
+from backend.catalog.specs import ExampleSpec, MethodSpec, ModelSpec, ParamSpec
 from backend.errors import BadInput
 
 
-# ----------------------------------------------------------------- parameters
-@dataclass(frozen=True, slots=True)
-class ParamSpec:
-    """One parameter of a method: its type, range, default, and a sentence of help.
-
-    `default=None` with `kind` "int" or "float" means "chosen from the input"; `auto_help` says how.
-    """
-
-    name: str
-    title: str
-    symbol: str  # as in the paper
-    kind: Literal["int", "float", "bool", "choice"]
-    default: ParamValue
-    help: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    advanced: bool = False
-    optional: bool = False  # None is a value of its own
-    auto_help: str = ""
-
-    def check(self, value: Any) -> ParamValue:
-        """Bring a value to this parameter's type.
-
-        Raises: BadInput: a wrong type, or out of range; the sentence names both ends.
-        """
-        if value is None:
-            if self.optional:
-                return None
-            raise BadInput(f"{self.name} is null; expected {self.expected()}", self.name)
-        if self.kind == "bool":
-            if isinstance(value, bool):
-                return value
-        elif self.kind == "choice":
-            if value in self.choices:
-                return value
-        elif not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
-            whole = float(value).is_integer()
-            in_range = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-            if in_range and (self.kind == "float" or whole):
-                return float(value) if self.kind == "float" else int(value)
-        raise BadInput(f"{self.name} is {value!r}; expected {self.expected()}", self.name)
-
-    def expected(self) -> str:
-        if self.kind == "bool":
-            return "true or false"
-        if self.kind == "choice":
-            return "one of " + ", ".join(self.choices)
-        kind = "a whole number" if self.kind == "int" else "a number"
-        return f"{kind} in {self.low:g}..{self.high:g}" + (" or null" if self.optional else "")
-
-
+# ----------------------------------------------------------------- methods
 def n_steps(default: int, help: str = "Points at which the gradient is taken along the path.") -> ParamSpec:
     return ParamSpec("n_steps", "Steps", "m", "int", default, help, low=1, high=1000)
 
@@ -84,51 +26,6 @@ LAYER = ParamSpec(
     high=50,
     advanced=True,
 )
-
-
-# ----------------------------------------------------------------- methods
-@dataclass(frozen=True, slots=True)
-class MethodSpec:
-    """An attribution method as data."""
-
-    key: str
-    title: str
-    group: Literal["path", "gradient", "propagation", "activation", "perturbation", "region"]
-    implementation: str  # "module:function", imported when first used
-    source: str
-    summary: str  # one sentence
-    equation: str  # LaTeX
-    limits: str  # what it cannot do, one sentence
-    params: tuple[ParamSpec, ...] = ()
-    signed: bool = True
-    unit: str = "logit"
-    complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
-    uses_baseline: bool = False
-    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head"
-    has_path: bool = False  # can the path player show the way it took?
-    family: str = "path_attribution"
-
-    def param(self, name: str) -> ParamSpec:
-        for spec in self.params:
-            if spec.name == name:
-                return spec
-        names = ", ".join(spec.name for spec in self.params) or "no parameters"
-        raise BadInput(f"{self.key} has no parameter {name!r}; it has {names}", name)
-
-    def complete_params(self, given: Params | Mapping[str, Any]) -> Params:
-        """All parameters, checked, defaults filled in, sorted: equal settings are equal requests.
-
-        Raises: BadInput: an unknown name, a wrong type or a value out of range.
-        """
-        values = dict(given)
-        for name in values:
-            self.param(name)
-        return tuple(
-            sorted(
-                (spec.name, spec.check(values[spec.name]) if spec.name in values else spec.default)
-                for spec in self.params
-            )
-        )
 
 
 _STEP_SIZE = ParamSpec(
@@ -621,134 +518,6 @@ METHODS: dict[str, MethodSpec] = {
 }
 
 
-def method(key: str, family: str = "path_attribution") -> MethodSpec:
-    """The row of a method. Raises: BadInput: no such key; the sentence lists those there are."""
-    spec = METHODS.get(key)
-    if spec is None or spec.family != family:
-        raise BadInput(f"unknown method {key!r}; one of {', '.join(METHODS)}", "method")
-    return spec
-
-
-# ----------------------------------------------------------------- families: one page each
-@dataclass(frozen=True, slots=True)
-class FamilySpec:
-    """A page of Prism: what it answers, and for whom."""
-
-    key: str
-    title: str
-    question: str
-    page: str  # file under pages/
-    url_path: str
-    icon: str = ":material/looks:"
-
-
-FAMILIES: dict[str, FamilySpec] = {
-    "path_attribution": FamilySpec(
-        key="path_attribution",
-        title="Attribution compare",
-        question="Which pixels made the classifier say this class, and do two methods agree?",
-        page="path_attribution.py",
-        url_path="path-attribution",
-        icon=":material/grid_view:",
-    ),
-    "additive_decoding": FamilySpec(
-        key="additive_decoding",
-        title="Additive decoders",
-        question="Can a decoder draw combinations that it never saw together, and when does that break?",
-        page="additive_decoder.py",
-        url_path="additive-decoder",
-        icon=":material/join_inner:",
-    ),
-}
-
-
-# ----------------------------------------------------------------- kinds of decoders
-@dataclass(frozen=True, slots=True)
-class DecoderSpec:
-    """A kind of decoder as data: how blocks of latents become one image."""
-
-    key: str
-    title: str
-    source: str
-    summary: str
-    equation: str  # LaTeX
-    limits: str
-    params: tuple[ParamSpec, ...] = ()
-    family: str = "additive_decoding"
-
-    def complete_params(self, given: Params | Mapping[str, Any]) -> Params:
-        """All parameters, checked, defaults filled in, sorted.
-
-        Raises: BadInput: an unknown name, a wrong type or a value out of range.
-        """
-        values, known = dict(given), {spec.name: spec for spec in self.params}
-        for name in values:
-            if name not in known:
-                raise BadInput(f"{self.key} has no parameter {name!r}; it has {', '.join(known)}", name)
-        return tuple(
-            (name, known[name].check(values[name]) if name in values else known[name].default) for name in sorted(known)
-        )
-
-
-_GRID_PARAMS = (
-    ParamSpec(
-        "reach",
-        "Reach",
-        "",
-        "float",
-        1.0,
-        "How far the grid goes: 1 is the range of latents met in training, more goes beyond it.",
-        low=0.1,
-        high=2.0,
-    ),
-    ParamSpec(
-        "along",
-        "Along the axes",
-        "",
-        "choice",
-        "latents",
-        "What a row or column stands for: an even step of the learned latents, or the block of a training scene in "
-        "which the object stands there, so that grids of different decoders show the same scenes.",
-        choices=("latents", "scenes"),
-    ),
-    ParamSpec("row_block", "Block down", "B_1", "int", 0, "Which block varies from row to row.", low=0, high=3),
-    ParamSpec("column_block", "Block across", "B_2", "int", 1, "Which block varies along a row.", low=0, high=3),
-)
-_LACHAPELLE = "Lachapelle et al., Additive Decoders for Latent Variables Identification, arXiv:2307.02598"
-DECODER_KINDS: dict[str, DecoderSpec] = {
-    spec.key: spec
-    for spec in (
-        DecoderSpec(
-            "additive",
-            "Additive decoder",
-            _LACHAPELLE,
-            "The image is a sum of one image for each block of latents.",
-            r"f(z) = \sigma\big(\sum_B f_B(z_B)\big)",
-            "Objects that hide each other are no sum; a linear truth leaves blocks undetermined.",
-            _GRID_PARAMS,
-        ),
-        DecoderSpec(
-            "non-additive",
-            "Plain decoder",
-            _LACHAPELLE,
-            "One network sees all latents; as many parameters as the additive decoder.",
-            r"f(z) = \sigma(g(z))",
-            "Nothing ties a latent to an object, and nothing says what unseen combinations look like.",
-            _GRID_PARAMS,
-        ),
-        DecoderSpec(
-            "masked",
-            "Masked decoder",
-            "softmax masks over blocks, as in Locatello et al., Slot Attention, arXiv:2006.15055",
-            "Each block draws an image and a mask; masks compete, with a white background among them.",
-            r"f(z) = \sum_B m_B(z) \odot c_B(z_B),\quad m = \mathrm{softmax}_B(s_B(z_B))",
-            "Not additive: the theory says nothing about it, so it is measured.",
-            _GRID_PARAMS,
-        ),
-    )
-}
-
-
 # ----------------------------------------------------------------- baselines
 BASELINES = ("black", "white", "grey", "mean", "noise", "blur:SIGMA")
 
@@ -771,39 +540,6 @@ def check_baseline(name: str) -> str:
 
 
 # ----------------------------------------------------------------- models
-Source = Literal["embedded", "hub", "local"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model as data: where its weights come from and what it expects."""
-
-    key: str
-    title: str
-    architecture: str  # "prism:NAME", "torchvision:NAME", "timm:NAME", "pt2"
-    source: Source
-    labels: tuple[str, ...]
-    input_size: tuple[int, int]  # height, width
-    weights: str = ""  # embedded: file under assets/weights; local: path; hub: empty, the name says it
-    sha256: str = ""  # of the weights file, checked on loading (embedded)
-    task: str = "classification"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
-    value_range: tuple[float, float] = (0.0, 1.0)
-    fit: Literal["crop", "pad", "stretch"] = "crop"  # how another shape of image is brought to input_size
-    layers: tuple[tuple[str, str], ...] = ()  # ("cam", "layer4"): defaults per method
-    licence: str = ""
-    summary: str = ""
-    card: str = ""  # file under assets/weights
-    examples: tuple[str, ...] = ()  # keys of ExampleSpec rows that suit it, best first
-    options: tuple[tuple[str, ParamValue], ...] = field(default=())  # of a "prism:" architecture
-
-    @property
-    def n_channels(self) -> int:
-        return 1 if self.channels == "L" else 3
-
-
 _OURS = "as Prism itself; data: see the card"
 
 
@@ -869,85 +605,6 @@ EMBEDDED: dict[str, ModelSpec] = {
 }
 
 
-def _decoder(key: str, title: str, kind: str, summary: str, seeds: int = 1) -> tuple[ModelSpec, ...]:
-    """The rows of an autoencoder of scenes that ships, one for each of its training seeds."""
-    rows = []
-    for seed in range(seeds):
-        own, again = (key, "") if seed == 0 else (f"{key}-seed{seed}", f", training seed {seed}")
-        rows.append(
-            ModelSpec(
-                key=own,
-                title=f"{title}{again}",
-                architecture=f"prism:{kind}-decoder",
-                source="embedded",
-                labels=(),
-                input_size=(64, 64),
-                weights=f"{own}.safetensors",
-                card=f"{own}.json",
-                task="additive_decoding",
-                licence="as Prism itself",
-                summary=summary,
-            )
-        )
-    return tuple(rows)
-
-
-# Autoencoders of scenes; the recipes stand in backend/additive_decoding/recipes.py.
-DECODERS: dict[str, ModelSpec] = {
-    spec.key: spec
-    for rows in (
-        _decoder("balls-l-additive", "L support, additive", "additive", "Never saw both balls high.", 5),
-        _decoder("balls-l-plain", "L support, non-additive", "non-additive", "One network for both balls.", 5),
-        _decoder("balls-l-masked", "L support, masked", "masked", "Blocks compete by softmax masks.", 5),
-        _decoder(
-            "balls-l-hessian",
-            "L support, Hessian penalty",
-            "non-additive",
-            "One network, pushed towards a sum by a penalty on mixed second derivatives.",
-            5,
-        ),
-        _decoder("balls-u-additive", "U support, additive", "additive", "The middle is missing on one side."),
-        _decoder(
-            "balls-disconnected-additive",
-            "Disconnected support, additive",
-            "additive",
-            "The second ball was low or high, never between.",
-        ),
-        _decoder(
-            "balls-corners-additive",
-            "Opposite corners, additive",
-            "additive",
-            "Both balls low or both high: blocks may be learned in another order in each corner.",
-        ),
-        _decoder(
-            "balls-blocks-independent",
-            "Balls in the plane, additive",
-            "additive",
-            "Each block is a place in the plane; the balls never touch.",
-        ),
-        _decoder(
-            "balls-blocks-dependent",
-            "Dependent balls in the plane, additive",
-            "additive",
-            "The second ball's side depends on where the first one is.",
-        ),
-        _decoder(
-            "balls-blocks-plain",
-            "Balls in the plane, non-additive",
-            "non-additive",
-            "One network for the places of both balls.",
-        ),
-        _decoder(
-            "balls-four",
-            "Four balls, additive",
-            "additive",
-            "Four blocks of three latents: place and size of each ball.",
-        ),
-    )
-    for spec in rows
-}
-
-
 def _hub(name: str, title: str, side: int, summary: str, licence: str) -> ModelSpec:
     """A row of a timm classifier from the hub; mean, std and labels come from timm's own configuration on loading."""
     return ModelSpec(
@@ -998,21 +655,6 @@ HUB: dict[str, ModelSpec] = {
 
 
 # ----------------------------------------------------------------- examples
-@dataclass(frozen=True, slots=True)
-class ExampleSpec:
-    """A picture to begin with, and the models that it suits."""
-
-    key: str
-    title: str
-    image: str  # file under assets/examples, or "photo:NAME" of `backend.photos`
-    suits: tuple[str, ...]  # keys of `ModelSpec` rows, or "hub" for every model of the hub
-    label: str  # what is in it, in the words of those models
-    alt: str  # what a screen reader says
-    licence: str
-    mask: str = ""  # file under assets/examples that is white where the object is seen
-    origin: str = ""  # "digits:INDEX" of the test split; "objects:INDEX" of the example composites
-
-
 _DIGIT_MODELS = tuple(key for key in EMBEDDED if key.startswith("digits-"))
 _OBJECT_MODELS = tuple(key for key in EMBEDDED if key.startswith("objects-"))
 
@@ -1085,19 +727,3 @@ EXAMPLES: dict[str, ExampleSpec] = {
         _photo_example("camera", "A photographer", "tripod", "A man at a camera on a tripod, in grey", _CC0),
     )
 }
-
-
-def examples_for(spec: ModelSpec) -> tuple[ExampleSpec, ...]:
-    """The examples that suit a model, best first; a user's own model gets what has its kind of labels.
-
-    A row's own `examples` come first.
-    """
-    named = [EXAMPLES[key] for key in spec.examples if key in EXAMPLES]
-    suiting = [
-        example
-        for example in EXAMPLES.values()
-        if spec.key in example.suits
-        or ("hub" in example.suits and spec.source == "hub")
-        or (spec.source == "local" and example.label in spec.labels)
-    ]
-    return tuple(dict.fromkeys((*named, *suiting)))

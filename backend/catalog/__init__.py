@@ -1,0 +1,79 @@
+"""Methods and models as data. The pages draw their controls from these rows; tests run every row.
+
+Adding a method is one module and one `MethodSpec`; adding a shipped model is one weights file and one
+`ModelSpec`. Each family's rows lie in a module of their own. Importing this module loads no torch.
+"""
+
+from backend.catalog.additive_decoding import DECODER_KINDS, DECODERS, DecoderSpec
+from backend.catalog.path_attribution import BASELINES, EMBEDDED, EXAMPLES, HUB, METHODS, check_baseline
+from backend.catalog.specs import ExampleSpec, FamilySpec, MethodSpec, ModelSpec, ParamSpec
+from backend.errors import BadInput
+
+FAMILIES: dict[str, FamilySpec] = {
+    "path_attribution": FamilySpec(
+        key="path_attribution",
+        title="Attribution compare",
+        question="Which pixels made the classifier say this class, and do two methods agree?",
+        page="path_attribution.py",
+        url_path="path-attribution",
+        icon=":material/grid_view:",
+    ),
+    "additive_decoding": FamilySpec(
+        key="additive_decoding",
+        title="Additive decoders",
+        question="Can a decoder draw combinations that it never saw together, and when does that break?",
+        page="additive_decoder.py",
+        url_path="additive-decoder",
+        icon=":material/join_inner:",
+    ),
+}
+
+
+# The rows of each family's methods; a key may mean another method in another family.
+METHODS_OF: dict[str, dict[str, MethodSpec]] = {"path_attribution": METHODS}
+
+
+def method(key: str, family: str = "path_attribution") -> MethodSpec:
+    """The row of a method. Raises: BadInput: no such key; the sentence lists those there are."""
+    rows = METHODS_OF.get(family, {})
+    if key not in rows:
+        raise BadInput(f"unknown method {key!r}; one of {', '.join(rows)}", "method")
+    return rows[key]
+
+
+def examples_for(spec: ModelSpec) -> tuple[ExampleSpec, ...]:
+    """The examples that suit a model, best first; a user's own model gets what has its kind of labels.
+
+    A row's own `examples` come first.
+    """
+    named = [EXAMPLES[key] for key in spec.examples if key in EXAMPLES]
+    suiting = [
+        example
+        for example in EXAMPLES.values()
+        if spec.key in example.suits
+        or ("hub" in example.suits and spec.source == "hub")
+        or (spec.source == "local" and example.label in spec.labels)
+    ]
+    return tuple(dict.fromkeys((*named, *suiting)))
+
+
+__all__ = [
+    "BASELINES",
+    "DECODERS",
+    "DECODER_KINDS",
+    "EMBEDDED",
+    "EXAMPLES",
+    "FAMILIES",
+    "HUB",
+    "METHODS",
+    "METHODS_OF",
+    "DecoderSpec",
+    "ExampleSpec",
+    "FamilySpec",
+    "MethodSpec",
+    "ModelSpec",
+    "ParamSpec",
+    "check_baseline",
+    "examples_for",
+    "method",
+]
