@@ -16,7 +16,10 @@ class Limits:
     min_image_side: int = 2  # pixels
     max_weights_bytes: int = 1024 * MIB  # one uploaded weights file
     max_labels: int = 100_000
-    max_rows: int = 1_000_000  # of a table
+    max_rows: int = 200_000  # of a table
+    max_archive_bytes: int = 512 * MIB  # one uploaded zip of pictures
+    max_archive_files: int = 200_000
+    max_unpacked_bytes: int = 2048 * MIB
     max_methods: int = 16  # side by side in one request
     max_evaluation_images: int = 2_000
     max_request_s: float = 600.0  # one request
