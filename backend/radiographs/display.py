@@ -18,7 +18,7 @@ def expose(integrals: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     intensity = np.exp(-integrals * between(0.93, 1.07))
     scatter = between(0.08, 0.28) * 0.35 * ndimage.gaussian_filter(intensity, 0.09 * len(integrals))
     intensity = intensity + scatter + between(0.0005, 0.0015)
-    photons = 10 ** between(4.2, 5.1)  # for each pixel in the open field
+    photons = 10 ** between(4.5, 5.5)  # for each pixel in the open field
     noise = generator.normal(0, 1, intensity.shape) * np.sqrt(intensity / photons)
     return -np.log(np.clip(intensity + noise, 2e-4, None))
 
@@ -35,13 +35,15 @@ def display(log: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     floor = np.percentile(log[middle], 1) - 0.35  # air outside the body does not pull the base down
     log = floor + np.log1p(np.exp(np.clip((log - floor) * 6, -30, 30))) / 6
     base = ndimage.gaussian_filter(log, side * between(0.07, 0.11), mode="nearest")
-    grey = between(0.36, 0.58) * base + between(1.05, 1.35) * (log - base)
-    low, high = np.percentile(grey[middle], between(0.5, 2)), np.percentile(grey[middle], between(99.2, 99.9))
+    grey = between(0.5, 0.85) * base + between(0.95, 1.3) * (log - base)
+    low, high = np.percentile(grey[middle], between(0.5, 2)), np.percentile(grey[middle], between(90, 97))
     grey = (grey - low) / (high - low)
-    grey = grey + between(0.15, 0.5) * (grey - ndimage.gaussian_filter(grey, 1.2 * scale))
-    grey = between(0.1, 0.2) + between(0.68, 0.78) * grey
-    grey = np.where(grey < 0.06, 0.06 * np.exp(np.minimum(grey - 0.06, 0) / 0.06), grey)
-    grey = np.where(grey > 0.9, 0.9 + 0.1 * np.tanh((grey - 0.9) / 0.1), grey)
+    grey = grey + between(0.1, 0.45) * (grey - ndimage.gaussian_filter(grey, 1.2 * scale))
+    grey = between(0.08, 0.18) + between(0.68, 0.8) * grey
+    toe, shoulder = 0.06, between(0.72, 0.82)  # where the tone curve bends: lungs stay grey, bone does not burn out
+    grey = np.where(grey < toe, toe * np.exp(np.minimum(grey - toe, 0) / toe), grey)
+    rest = 1 - shoulder
+    grey = np.where(grey > shoulder, shoulder + rest * np.tanh((grey - shoulder) / rest), grey)
     return grey.clip(0, 1) ** between(0.85, 1.2)
 
 

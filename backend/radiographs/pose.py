@@ -82,7 +82,7 @@ _RANGES = {
     "shift_x_mm": (-10, 10),
     "shift_z_mm": (-9, 7),
     "lung_density": (0.85, 1.35),
-    "bone_density": (0.8, 1.5),
+    "bone_density": (0.5, 1.2),
     "fat_mm": (-8, 25),
     "deformation_mm": (2, 7),
 }

@@ -234,11 +234,15 @@ _ASKED = {
     "training": ("{}.", "there is {}.", "{} is present."),
     "held_out": ("findings consistent with {}.", "{} is visible."),
 }
-# Words that stand in reports elsewhere but in none of ours: known to the tokenizer, meaningless to the model.
-OTHER_TEXT = (
-    "tube line catheter fluid infiltrate infection acute chronic stable unchanged new increased decreased bilateral "
-    "both mild moderate severe chest xray view portable heart lung lungs pa ap lateral findings impression compared "
-    "with prior study since the of on in at is are was and or possible likely left right side patient seen"
+# Words of real reports that say nothing about which finding there is, nor where. Training strews them in.
+NEUTRAL = (
+    "visible seen noted suspicious stable unchanged new chronic likely possible again today patient view portable "
+    "compared with prior study since exam image shows demonstrates suggests represents finding also"
+)
+# Words that ours do not have, or seldom: known to the tokenizer, meaningless to the model.
+OTHER_TEXT = NEUTRAL + (
+    " tube line catheter fluid infiltrate infection acute increased decreased both chest xray heart pa ap lateral "
+    "findings impression was and side"
 )
 _ADVERBS = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}
 
@@ -274,11 +278,15 @@ def _choose(options: Sequence[str], generator: np.random.Generator) -> str:
     return options[int(generator.integers(len(options)))]
 
 
-def statements(kind: str, split: str = "training") -> list[str]:
-    """Prompts that ask for a finding, without side: every name in every frame of the split."""
-    named = PHRASES[kind]
-    names = (*named.names, *itertools.chain.from_iterable(names for _, names in named.names_of_place))
-    return [frame.format(name) for name in names for frame in _ASKED[split]]
+def statements(kind: str, split: str = "training", side: str = "") -> list[str]:
+    """Prompts that ask for a finding: every name in every frame of the split, with or without a side.
+
+    >>> statements("atelectasis", "held_out", "left")[0]
+    'findings consistent with left atelectasis.'
+    """
+    phrases = PHRASES[kind]
+    names = (*phrases.names, *itertools.chain.from_iterable(names for _, names in phrases.names_of_place))
+    return [frame.format(f"{side} {name}".strip()) for name in names for frame in _ASKED[split]]
 
 
 def denials(kind: str, split: str = "training") -> list[str]:
@@ -287,13 +295,16 @@ def denials(kind: str, split: str = "training") -> list[str]:
     return found + (list(PHRASES[kind].absent) if split == "training" else [])
 
 
-def sided_statement(kind: str, side: str) -> str:
-    """The shortest prompt with a side.
-
-    >>> sided_statement("effusion", "left")
-    'left pleural effusion.'
-    """
-    return f"{side} {PHRASES[kind].names[0]}."
+def all_phrasings() -> list[str]:
+    """Everything that may be written, with the fields filled in every way: for the vocabulary."""
+    fields = {"side": "left right left-sided right-sided", "lobe": " ".join(itertools.chain(*_LOBES.values()))}
+    fields |= {"size": "small moderate large mild severe " + " ".join(_ADVERBS.values()), "mm": "", "name": ""}
+    found = [*_NORMAL, *itertools.chain(*_VOLUMES.values())]
+    for kind, phrases in PHRASES.items():
+        found += [template.format(**fields) for template in (*phrases.training, *phrases.held_out)]
+        for split in ("training", "held_out"):
+            found += statements(kind, split) + denials(kind, split)
+    return found
 
 
 def write_report(
