@@ -122,7 +122,8 @@ def train(
     run = _Run(name, seed, recipe, corpus, torch.device(device), None if checkpoint is None else Path(checkpoint))
     run.fit(on_step)
     state = {key: tensor.half() for key, tensor in run.module.state_dict().items() if not key.startswith("normalise")}
-    rounded = build_network(run.network)
+    with torch.random.fork_rng(devices=[]):
+        rounded = build_network(run.network)
     rounded.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     judged = judge.judge_radiographs(
         pair_of_card(name, run.network, rounded.to(device)),

@@ -223,8 +223,8 @@ _NORMAL = (
     "no acute cardiopulmonary abnormality.",
 )
 _DENIED = {
-    "training": ("no {}.", "no evidence of {}.", "there is no {}.", "without {}."),
-    "held_out": ("{} is not present.",),
+    "training": ("no {}.", "no evidence of {}.", "there is no {}.", "without {}.", "{} is not seen.", "{} is absent."),
+    "held_out": ("there is no evidence of {}.", "{} is not present."),
 }
 _VOLUMES = {
     "low": ("low lung volumes.", "lung volumes are low."),
@@ -242,7 +242,7 @@ NEUTRAL = (
 # Words that ours do not have, or seldom: known to the tokenizer, meaningless to the model.
 OTHER_TEXT = NEUTRAL + (
     " tube line catheter fluid infiltrate infection acute increased decreased both chest xray heart pa ap lateral "
-    "findings impression was and side"
+    "findings impression was and or not side"
 )
 _ADVERBS = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}
 
