@@ -28,7 +28,6 @@ class Limits:
     max_path_frames: int = 65
     image_store_bytes: int = 256 * MIB  # decoded uploads
     result_store_bytes: int = 256 * MIB
-    region_store_bytes: int = 64 * MIB  # segmentations of pictures seen before
     model_bytes: int = 2048 * MIB  # weights resident on the device
     chunk_pixels_cpu: int = 2**18  # points x height x width per model call; larger tensors are slower on a CPU
     chunk_pixels_gpu: int = 2**23

@@ -1,7 +1,6 @@
 """Regions of an image by its colours alone: SLIC superpixels for LIME, Felzenszwalb's segments for XRAI."""
 
-import hashlib
-from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -9,15 +8,13 @@ from skimage.morphology import disk
 from skimage.segmentation import felzenszwalb, slic
 from skimage.transform import resize
 
-from backend.limits import LIMITS
-from backend.store import Store
-
 # The authors' choice (package `saliency`), made for 224 x 224 pixels with values in [-1, 1].
 XRAI_SCALES = (50, 100, 150, 250, 500, 1200)
 _XRAI_SIGMA = 0.8
 _XRAI_MIN_SIZE = 150  # pixels at 224 x 224
 _XRAI_SIDE = 224
 _XRAI_DILATION = 5  # pixels
+_SMALL_PIXELS = 32 * 32
 
 
 def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
@@ -45,33 +42,13 @@ def xrai_regions(image: np.ndarray) -> csr_array:
     Source: Kapishnikov et al., XRAI, arXiv:1906.02825; numbers as in the authors' package.
     """
     image = np.ascontiguousarray(image, dtype=np.float64)
-    key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    kept = KNOWN_REGIONS.get(key)
-    if kept is None:
-        kept = _Regions(_segment(image))
-        KNOWN_REGIONS.put(key, kept)
-    return kept.membership
+    known = _small_known if image.shape[0] * image.shape[1] <= _SMALL_PIXELS else _known
+    return known(image.tobytes(), image.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class _Regions:
-    """The regions of one picture, as the store holds them."""
-
-    membership: csr_array  # (regions, H * W), boolean
-
-    @property
-    def nbytes(self) -> int:
-        parts = self.membership
-        return parts.data.nbytes + parts.indices.nbytes + parts.indptr.nbytes
-
-
-# Regions depend on the picture alone: another target, model or seed finds them here.
-KNOWN_REGIONS: Store[_Regions] = Store(LIMITS.region_store_bytes)
-
-
-def _segment(image: np.ndarray) -> csr_array:
+def _segment(data: bytes, full_shape: tuple[int, int, int]) -> csr_array:
     """`xrai_regions` of a picture that was not seen before."""
-    shape = image.shape[:2]
+    image, shape = np.frombuffer(data).reshape(full_shape), full_shape[:2]
     if image.max() == image.min():  # nothing to tell apart, and the authors' stretch would divide by zero
         return csr_array(np.ones((1, shape[0] * shape[1]), dtype=bool))
     at_224 = resize(
@@ -89,6 +66,17 @@ def _segment(image: np.ndarray) -> csr_array:
         masks = _widen(labels - labels.min(), offsets)
         scales.append(csr_array(masks.reshape(len(masks), -1)))
     return vstack(scales, format="csr")
+
+
+# Regions depend on the picture alone: another target, model or training seed finds them here. Those of a small
+# picture take some 50 KB, those of a photograph some 3 MB.
+_known, _small_known = lru_cache(maxsize=8)(_segment), lru_cache(maxsize=1024)(_segment)
+
+
+def forget_regions() -> None:
+    """Segment every picture anew from now on."""
+    _known.cache_clear()
+    _small_known.cache_clear()
 
 
 def _stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:

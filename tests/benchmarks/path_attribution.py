@@ -364,7 +364,7 @@ def section_xrai() -> Iterator[Ratio]:
     attribution = integrated_gradients.attribute(problem, n_steps=10).attribution[0].permute(1, 2, 0).double().numpy()
 
     def ours() -> np.ndarray:
-        segmentation.KNOWN_REGIONS.clear()  # a second look at the same picture would be free
+        segmentation.forget_regions()  # a second look at the same picture would be free
         regions = segmentation.xrai_regions(picture)
         return xrai.rank_regions(attribution.max(2).ravel(), regions, min_pixels=50)[0].reshape(picture.shape[:2])
 
