@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "Train an embedded model; goes on from its checkpoint if interrupted.")
     train.add_argument("name")
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--images", default="", metavar="PATH", help="own-images: a dSprites .npz or a picture folder")
+    train.add_argument("--blocks", default="", help="own-images: sizes of the blocks of latents, as 3,2")
     evaluate = command("evaluate", _evaluate, "Print the table that a page shows.")
     evaluate.add_argument("family")
     evaluate.add_argument("--model", required=True)
@@ -139,7 +141,21 @@ def _read_image(path: Any, folder: Path) -> bytes:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    _run_job("train", {"name": arguments.name, "seed": arguments.seed})
+    args = {"name": arguments.name, "seed": arguments.seed}
+    if arguments.images or arguments.name == "own-images":
+        args |= {"family": "additive_decoding", "recipe": _recipe_of_images(arguments)}
+    _run_job("train", args)
+
+
+def _recipe_of_images(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What trains a decoder on a user's own pictures; the job keeps weights, card and grid in its folder."""
+    if arguments.name != "own-images" or not arguments.images:
+        raise BadInput("training on your own pictures is `train own-images --images PATH`", "images")
+    sizes = [size for size in arguments.blocks.split(",") if size]
+    if not all(size.isdecimal() for size in sizes):
+        raise BadInput(f"blocks is {arguments.blocks!r}; expected whole numbers, as 3,2", "blocks")
+    images = str(Path(arguments.images).resolve())
+    return {"base": "own-images", "images": images, "block_sizes": [int(size) for size in sizes]}
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

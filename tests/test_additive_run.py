@@ -115,8 +115,16 @@ def test_table_for_the_browser(service):
     result = service.run(BlockTableRequest("balls-l-additive"))
     assert result.arrays["profiles_0"].shape == (65, 2, 3, 16) and result.values["white"] == 1.0
     assert result.values["bytes"] == 2 * 65 * 2 * 3 * 16 * 2
-    with pytest.raises(BadInput, match="one or two"):
-        service.run(BlockTableRequest("balls-four"))
+
+
+def test_blocks_of_two_have_a_table_and_larger_ones_send_their_network(service):
+    planar = service.run(BlockTableRequest("balls-blocks-dependent"))
+    assert planar.arrays["profiles_1"].shape == (33, 33, 2, 3, 16)
+    assert planar.arrays["response_0"].shape == (13, 13, 2)
+    four = service.run(BlockTableRequest("balls-four"))
+    assert [four.arrays[f"weight_3_{k}"].shape for k in range(4)] == [(12, 3), (12, 12), (12, 12), (2 * 3 * 16, 12)]
+    assert four.arrays["response_2"].shape == (9, 9, 5, 3) and four.quality["interpolation_rmse"] == 0
+    assert four.values["bytes"] == 2 * sum(a.size for name, a in four.arrays.items() if name[:4] in ("weig", "bias"))
 
 
 @pytest.mark.parametrize("model", ["balls-l-masked", "balls-blocks-dependent"])
@@ -169,6 +177,7 @@ def test_a_result_survives_its_file(service, tmp_path):
         (SupportRequest(support="nothing"), "support"),
         (SupportRequest(support='{"mask": ["00"]}'), "support"),
         (SupportRequest(shapes=("ball",) * 50), "shapes"),
+        (SupportRequest(radius=0.9), "radius"),
         (SupportRequest(nonlinearity=7.0), "nonlinearity"),
         (SupportRequest(n=1), "n"),
         (AttributionRequest("0" * 64, "balls-l-additive", "ig"), "image|model"),

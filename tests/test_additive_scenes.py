@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backend.additive_decoding import data, supports
-from backend.additive_decoding.recipes import parse_support
+from backend.additive_decoding.recipes import OWN_IMAGES, Recipe, parse_support
 from backend.additive_decoding.renderer import SHAPES, coverage, draw, turn_hue
 from backend.additive_decoding.scenes import HIGH, LOW, Scene
+from backend.additive_decoding.sources import read_pictures
 from backend.additive_decoding.supports import Boxes, Missing, Polygon, from_mask, make_support
-from backend.errors import BadInput, NotAvailable
+from backend.additive_decoding.train import train
+from backend.errors import BadInput, NotAvailable, PrismError
 
 PLANE = Scene(free=("x", "y"), side=32)
 FOUR = Scene(shapes=SHAPES, free=("x", "y", "hue", "size"), side=32, radius=0.09)
@@ -295,6 +297,41 @@ def test_clevr_folders_are_read(clevr):
     assert found.latents[:, 0].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
     (clevr / "made_scenes.json").unlink()
     assert data.load_clevr(clevr, side=16).latents is None
+
+
+@pytest.mark.parametrize("sizes", [(), (2, 3)])
+def test_a_decoder_is_trained_on_a_users_sprites(tmp_path, sizes):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "dsprites.npz"
+    np.savez(path, imgs=(rng.random((60, 16, 16)) > 0.5).astype(np.uint8), latents_values=rng.random((60, 6)))
+    recipe = dataclasses.replace(
+        OWN_IMAGES, scene=Scene(side=16), images=str(path), block_sizes=sizes, width=12, rank=3, starts=3,
+        start_steps=5, steps=5, batch=8,
+    )  # fmt: skip
+    card = train("own-images", folder=tmp_path, recipe=recipe)
+    assert card["network"]["blocks"] == ([[0, 1], [2, 3, 4]] if sizes else [[0, 1, 2], [3, 4]])
+    assert card["figures"]["rmse"] > 0 and card["figures"]["held_out_pictures"] == 6
+    assert Image.open(tmp_path / card["grid"]).size == (3 * 16, 3 * 16)
+    assert Recipe.from_json(json.loads(json.dumps(card["recipe"]))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"block_sizes": (5,)}, "blocks"), ({"scene": Scene(side=24)}, "images"), ({"images": "nothing.npz"}, "path")],
+)
+def test_pictures_that_cannot_be_trained_on_are_refused(dsprites, change, field):
+    recipe = dataclasses.replace(OWN_IMAGES, **{"scene": Scene(side=16), "images": str(dsprites), **change})
+    with pytest.raises(PrismError) as refusal:
+        recipe.make_source()
+    assert refusal.value.field == field
+    with pytest.raises(BadInput, match="20 pictures; training needs at least 50"):
+        dataclasses.replace(OWN_IMAGES, scene=Scene(side=16), images=str(dsprites)).make_source()
+
+
+def test_pictures_without_factors_need_the_sizes_of_their_blocks(clevr):
+    (clevr / "made_scenes.json").unlink()
+    with pytest.raises(BadInput, match="name the sizes of the blocks"):
+        read_pictures(str(clevr), 16)
 
 
 def test_clevr_folders_that_are_none_are_refused(clevr, tmp_path):

@@ -121,6 +121,34 @@ def test_a_slider_is_followed_at_once(visitor, app_url):
     assert milliseconds < 300
 
 
+@pytest.mark.skipif(not settings.is_here("balls-blocks-independent"), reason="no planar decoder here")
+def test_planar_sliders_move_a_ball_in_both_directions(visitor, app_url):
+    open_page(visitor, app_url, "?case=plane&decoders=balls-blocks-independent")
+    watch_reruns(visitor)
+    names = ["Ball 1, across", "Ball 1, height", "Ball 2, across", "Ball 2, height"]
+    places = []
+    for keys in (("Home", "Home", "End", "End"), ("End", "End", "Home", "Home")):
+        for name, key in zip(names, keys, strict=True):
+            visitor.get_by_role("slider", name=name).focus()
+            visitor.keyboard.press(key)
+        visitor.wait_for_timeout(200)
+        expect(visitor.locator(".bench .here")).to_have_text("Seen together in training.")
+        places.append(teal_place(pixels(visitor)))
+    assert np.abs(places[0] - [0.1, 0.1]).max() < 0.08 and np.abs(places[1] - [0.9, 0.9]).max() < 0.08
+    for name, key in zip(names[2:], ("End", "End"), strict=True):  # both balls in one place
+        visitor.get_by_role("slider", name=name).focus()
+        visitor.keyboard.press(key)
+    expect(visitor.locator(".bench .here")).to_contain_text("Never seen together")
+    assert reruns(visitor) == 0
+
+
+def teal_place(image: np.ndarray) -> np.ndarray:
+    """Where the first ball's colour lies, across and up, 0..1."""
+    near = np.abs(image.astype(int) - [2, 156, 154]).sum(2) < 150
+    rows, columns = np.nonzero(near)
+    return np.array([columns.mean(), len(image) - 1 - rows.mean()]) / (len(image) - 1)
+
+
 def test_files_and_a_link_that_shows_the_same(visitor, app_url):
     open_page(visitor, app_url, "?decoders=balls-l-additive&grid=3x4")
 
@@ -177,6 +205,36 @@ def test_paint_train_and_see_it_move(visitor, app_url):
     visitor.wait_for_timeout(200)
     assert np.abs(pixels(visitor) - before).max() > 100
     assert reruns(visitor) == 0
+
+
+def test_a_support_through_corners_on_a_phone(browser, app_url):
+    """Touched corner by corner; a corner that would make the line cross itself is refused with a sentence."""
+    context = browser.new_context(viewport={"width": 375, "height": 800}, has_touch=True, color_scheme="dark")
+    page = context.new_page()
+    open_page(page, app_url)
+    page.get_by_role("tab", name="Train your own").click()
+    canvas = page.locator(".painter canvas.canvas")
+    canvas.wait_for()
+    settle(page)
+    page.locator(".painter .tools").get_by_text("Corners", exact=True).click()
+    canvas.scroll_into_view_if_needed()
+
+    def touch(right: float, up: float) -> None:
+        box = canvas.bounding_box()
+        page.touchscreen.tap(box["x"] + box["width"] * right, box["y"] + box["height"] * (1 - up))
+
+    for corner in ((0.1, 0.1), (0.9, 0.1), (0.5, 0.5), (0.6, -0.0)):
+        touch(*corner)
+    expect(page.locator(".painter .refusal")).to_have_text(
+        "The line would cross itself there; draw it without crossings."
+    )
+    touch(0.1, 0.9)
+    page.get_by_role("button", name="Close the line").click()
+    expect(page.locator(".painter .facts")).to_contain_text("in one piece")
+    settle(page)
+    expect(page.get_by_text("The support is one piece")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    context.close()
 
 
 def test_the_page_fits_a_phone(browser, app_url):

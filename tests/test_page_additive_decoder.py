@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from backend.additive_decoding.recipes import Recipe
 from backend.contracts import Result, SupportRequest
 from backend.jobs import JobQueue
 from backend.service import local_service
@@ -130,6 +131,27 @@ def test_training_is_a_job_with_the_painted_support(page, queue):
 
 
 @NEEDS_WEIGHTS
+def test_places_in_the_plane_and_hidden_objects_are_trained_on(page, queue):
+    opened(page, decoders="balls-l-additive")
+    page.session_state["decoder.tab"] = "Train your own"
+    page.run()
+    assert "train own-images --images PATH" in texts(page)
+    page.slider(key="decoder.radius").set_value(0.3)
+    page.toggle(key="decoder.hides").set_value(True).run()
+    assert "no sum" in texts(page) and page.slider(key="decoder.nonlinearity").disabled
+    page.button(key="decoder.train").click().run()
+    page.segmented_control(key="decoder.moves").set_value("places").run()
+    page.segmented_control(key="decoder.planar").set_value("apart-dependent").run()
+    assert not page.exception and "Four latents cannot be painted" in texts(page)
+    page.button(key="decoder.train").click().run()
+    recipes = [job.args["recipe"] for job in queue.list()]
+    by_base = {recipe["base"]: Recipe.from_json(recipe) for recipe in recipes}
+    assert by_base["live"].scene.occlusion and by_base["live"].scene.radius == 0.3
+    assert by_base["live-plane"].scene.free == ("x", "y") and by_base["live-plane"].support == "apart-dependent"
+    assert by_base["live-plane"].scene.side == 32
+
+
+@NEEDS_WEIGHTS
 def test_an_empty_support_is_one_sentence_and_trains_nothing(page, queue):
     opened(page, decoders="balls-l-additive")
     page.session_state["decoder.tab"] = "Train your own"
@@ -169,6 +191,22 @@ def test_a_painted_preset_is_the_named_support_up_to_a_cell(name):
 @pytest.mark.parametrize("state", [None, 3, {}, {"mask": ["01"]}, {"mask": ["2" * 16] * 16}, {"mask": [1] * 16}])
 def test_what_the_browser_cannot_have_meant_is_not_taken(state):
     assert painter.read(state) is None
+
+
+def test_a_line_through_corners_is_a_polygon_in_the_frame():
+    state = {"preset": None, "mask": ["0" * 16] * 16, "outline": [[0, 0], [1, 0], [0, 0.5]]}  # right, up
+    painted = painter.read(state)
+    assert not painted.is_empty
+    assert json.loads(painted.text) == {"polygon": [[0.1, 0.1], [0.1, 0.9], [0.5, 0.1]]}  # first latent: up
+    result = local_service().run(SupportRequest(painted.text, n=20))
+    assert result.arrays["latents"][:, 0].max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "outline", [[], [[0, 0], [1, 1]], [[0, 0], [1, 2], [0, 1]], [[0, 0], ["a", 1], [0, 1]], [1, 2, 3]]
+)
+def test_a_line_that_the_browser_cannot_have_meant_is_not_taken(outline):
+    assert painter.read({"preset": None, "mask": ["1" * 16] * 16, "outline": outline}).outline == ()
 
 
 def test_one_cell_is_a_support():

@@ -6,6 +6,7 @@ of n * m times, and the rest is one addition.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from backend.runtime import Chunks
 
 TABLE_SIZE = 65  # values along each scalar latent
 PLANAR_TABLE_SIZE = 33  # along each latent of a block of two
+MAX_TABLE_LATENTS = 2  # of a block; larger blocks are sent as networks
 MAX_TABLE_SIZE = 257
 
 
@@ -47,8 +49,12 @@ def render_blocks(
 
 def add_up(decoder: Decoder, renders: BlockRenders) -> Tensor:
     """All combinations in one broadcast addition; (n, m, 3, S, S)."""
-    total = (renders.rows + renders.rest)[:, None] + renders.columns[None]
-    return apply_link(decoder.link, total)
+    rows, columns = (renders.rows + renders.rest)[:, None], renders.columns[None]
+    if renders.rows.requires_grad or renders.rows.device.type != "cpu":
+        return apply_link(decoder.link, rows + columns)
+    # On the CPU most of the time goes to the pages of a fresh result; numpy asks the system for large ones.
+    total = torch.from_numpy(np.empty((len(rows), *renders.columns.shape), np.float32)).to(rows.dtype)
+    return apply_link(decoder.link, torch.add(rows, columns, out=total))
 
 
 def decode_grid(
@@ -119,7 +125,7 @@ def tabulate(net: BlockNet, low: Tensor, high: Tensor, size: int | None = None) 
     Raises: BadInput: a network of more than two latents, or an impossible size.
     """
     d = net.first.in_features
-    if d > 2:
+    if d > MAX_TABLE_LATENTS:
         raise BadInput(f"a block of {d} latents; tables are made of blocks of one or two", "blocks")
     size = size or (TABLE_SIZE if d == 1 else PLANAR_TABLE_SIZE)
     if not 2 <= size <= MAX_TABLE_SIZE:
@@ -131,6 +137,26 @@ def tabulate(net: BlockNet, low: Tensor, high: Tensor, size: int | None = None) 
         probes = low + (high - low) * torch.rand(256, d, generator=torch.Generator().manual_seed(0)).to(low)
         error = net.paint(interpolate(values, profiles.to(low), probes)) - net(probes)
     return BlockTable(values, profiles, float(error.square().mean().sqrt()))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockWeights:
+    """A network itself, for blocks of so many latents that a table would be larger: the browser runs it."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]  # weights (out, in) and biases (out,), float16 as they ship
+    first: str  # activation of the first layer; the others' is silu, the last layer has none
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for layer in self.layers for t in layer)
+
+
+def pack_weights(net: BlockNet) -> BlockWeights:
+    """The layers of a network, as sent."""
+    layers = (net.first, net.second, net.third, net.profiles)
+    return BlockWeights(
+        tuple((layer.weight.detach().half(), layer.bias.detach().half()) for layer in layers), net.first_kind
+    )
 
 
 def interpolate(values: tuple[Tensor, ...], table: Tensor, latents: Tensor) -> Tensor:

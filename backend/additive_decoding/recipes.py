@@ -10,9 +10,10 @@ import numpy as np
 
 from backend.additive_decoding import supports
 from backend.additive_decoding.scenes import Scene
+from backend.additive_decoding.sources import DrawnScenes, Source, read_pictures
 from backend.additive_decoding.supports import Support
 from backend.errors import BadInput
-from backend.models.additive_decoder import ENCODERS, KINDS, LINKS, Kind, Link
+from backend.models.additive_decoder import ENCODERS, FIRSTS, KINDS, LINKS, First, Kind, Link
 
 PAPER = "-paper"  # suffix of a name: the paper's own settings
 
@@ -30,6 +31,7 @@ class Recipe:
     rank: int = 12  # separable terms of each block
     first_scale: float = 4.0  # of the first layer's weights at the start
     first_bias: float = 2.0  # its biases at the start lie in -first_bias..first_bias
+    first: First = "silu"  # what its activation is
     starts: int = 12
     start_side: int = 8  # pixels
     start_steps: int = 300
@@ -42,11 +44,14 @@ class Recipe:
     weight_decay: float = 0.0
     hessian_weight: float = 0.0  # of the Hessian penalty
     patience: int = 0  # stop after so many validations without a better loss; 0: never
+    images: str = ""  # a dSprites file or a folder of pictures, instead of drawn scenes; scene.side is kept
+    block_sizes: tuple[int, ...] = ()  # of the latents of such pictures; none: as their factors are grouped
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
         _one_of("link", self.link, LINKS)
         _one_of("encoder", self.encoder, tuple(ENCODERS))
+        _one_of("first", self.first, FIRSTS)
         ranges = {
             "width": (4, 1024),
             "rank": (1, 128),
@@ -69,6 +74,12 @@ class Recipe:
             raise BadInput(f"start_side {self.start_side} does not divide the side {self.scene.side}", "start_side")
         self.make_support()
 
+    def make_source(self) -> Source:
+        """Raises: BadInput: the support or the pictures cannot be used; NotAvailable: there are no such pictures."""
+        if self.images:
+            return read_pictures(self.images, self.scene.side, self.block_sizes)
+        return DrawnScenes(self.scene, self.make_support())
+
     def make_support(self) -> Support:
         """Raises: BadInput: unknown, empty, outside the frame, or made for other latents."""
         return parse_support(self.support, self.scene)
@@ -80,7 +91,7 @@ class Recipe:
     def from_json(cls, body: Mapping[str, Any]) -> "Recipe":
         """Read a recipe as a card or a job holds it; what is left out takes its default, or what `base` names.
 
-        Args: body: `Recipe`'s fields; beside them "base": "live" or a key of `RECIPES`.
+        Args: body: `Recipe`'s fields; beside them "base": a key of `OTHERS` or of `RECIPES`.
         Raises: BadInput: unknown or missing fields, values out of range.
         """
         if not isinstance(body, Mapping):
@@ -90,7 +101,8 @@ class Recipe:
             scene = {**base.get("scene", {}), **body.get("scene", {})}
             body = {**base, **{name: value for name, value in body.items() if name != "base"}}
             tuples = {name: tuple(scene[name]) for name in ("shapes", "free") if name in scene}
-            return cls(**{**body, "scene": Scene(**{**scene, **tuples})})
+            sizes = tuple(body.get("block_sizes", ()))
+            return cls(**{**body, "scene": Scene(**{**scene, **tuples}), "block_sizes": sizes})
         except TypeError as error:
             raise BadInput(f"the recipe cannot be read: {error}", "recipe") from None
 
@@ -135,38 +147,58 @@ def parse_support(text: str, scene: Scene) -> Support:
 # ----------------------------------------------------------------- what ships
 _SCALARS = Scene()
 _PLANES = Scene(free=("x", "y"))
+_NEAR = Scene(radius=0.3)  # so large that the balls meet at like heights
+_OCCLUDED = Scene(radius=0.3, occlusion=True)
 _FOUR = Scene(shapes=("ball",) * 4, free=("x", "y", "size"), radius=0.1)
 _L = Recipe("additive", _SCALARS, "l")
 _BLOCKS = Recipe(
-    "additive", _PLANES, "apart", encoder="position", width=192, rank=20, first_scale=2.0, first_bias=1.5, starts=8,
-    steps=3000, rate=1.5e-3,
+    "additive", _PLANES, "apart", encoder="position", width=192, first="sine", first_scale=8.0, first_bias=3.1,
+    starts=8, start_steps=1000, start_rate=6e-3, steps=4000, rate=3e-3,
 )  # fmt: skip
+_FOUR_BLOCKS = dataclasses.replace(
+    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=6, start_steps=1800
+)
 
 RECIPES: dict[str, Recipe] = {
     "balls-l-additive": _L,
     "balls-l-plain": dataclasses.replace(_L, kind="non-additive"),
     "balls-l-masked": dataclasses.replace(_L, kind="masked"),
     "balls-l-hessian": dataclasses.replace(_L, kind="non-additive", hessian_weight=0.01),
+    **{
+        f"balls-{name}-{title}": dataclasses.replace(_L, kind=kind, scene=scene)
+        for name, scene in (("near", _NEAR), ("occluded", _OCCLUDED))
+        for title, kind in (("additive", "additive"), ("plain", "non-additive"), ("masked", "masked"))
+    },
     "balls-u-additive": dataclasses.replace(_L, support="u"),
     "balls-disconnected-additive": dataclasses.replace(_L, support="bands"),
     "balls-corners-additive": dataclasses.replace(_L, support="corners"),
     "balls-blocks-independent": _BLOCKS,
     "balls-blocks-dependent": dataclasses.replace(_BLOCKS, support="apart-dependent"),
     "balls-blocks-plain": dataclasses.replace(_BLOCKS, kind="non-additive"),
-    "balls-four": dataclasses.replace(_BLOCKS, scene=_FOUR),
+    "balls-four": _FOUR_BLOCKS,
 }
-# The setting small enough to be trained while a visitor waits.
+# Settings small enough to be trained while a visitor waits.
 LIVE = dataclasses.replace(_L, scene=dataclasses.replace(_SCALARS, side=32), width=64, steps=800)
+LIVE_PLANE = dataclasses.replace(
+    _BLOCKS, scene=dataclasses.replace(_PLANES, side=32), width=128, start_steps=800, steps=1500
+)
+
+
+# Pictures that a user has: colour need not tell objects apart, so the encoder convolves.
+OWN_IMAGES = dataclasses.replace(_L, encoder="convolutional", width=128, rank=24, first_scale=2.0, first_bias=1.5)
+
+
+OTHERS = {"live": LIVE, "live-plane": LIVE_PLANE, "own-images": OWN_IMAGES}  # of models that do not ship
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe under a name: a key of `RECIPES`, or "live" for the one that a visitor waits for.
+    """The recipe under a name: a key of `RECIPES`, or of `OTHERS`.
 
     With the suffix -paper the paper's settings: one start, Adam 5e-4, weight decay 5e-4, early stopping.
     Raises: BadInput: no such name.
     """
-    if name == "live":
-        return LIVE
+    if name in OTHERS:
+        return OTHERS[name]
     base = name.removesuffix(PAPER)
     if base not in RECIPES:
         raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")

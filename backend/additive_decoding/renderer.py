@@ -48,14 +48,14 @@ def coverage(shape: str, centres: Tensor, radii: Tensor, side: int, edge_px: flo
     radius = (radii * side * INRADIUS[shape])[..., None, None]
     if shape == "digit":
         return _digit_coverage(across, up, radius)
-    inside = radius - _distance(shape, across, up)  # pixels from the edge, positive inside
-    return (inside / edge_px + 0.5).clamp(0.0, 1.0)
+    inside = _distance(shape, across, up).neg_().add_(radius)  # pixels from the edge, positive inside
+    return inside.div_(edge_px).add_(0.5).clamp_(0.0, 1.0)  # in place: drawing is bound by memory
 
 
 def _distance(shape: str, across: Tensor, up: Tensor) -> Tensor:
     """A gauge whose level "inradius" is the shape's edge; its slope across every edge is 1."""
     if shape == "ball":
-        return (across.square() + up.square()).sqrt()
+        return (across.square() + up.square()).sqrt_()
     if shape == "square":
         return torch.maximum(across.abs(), up.abs())
     slope = math.sqrt(3.0) / 2
@@ -114,7 +114,7 @@ def draw(
             images = images + cover[:, None] * (colours[:, i, :, None, None] - images)
         return images
     cover = torch.stack(covers, 1).flatten(2)  # (N, n, side^2)
-    return 1.0 + (colours - 1.0).transpose(1, 2).matmul(cover).unflatten(2, (side, side))
+    return (colours - 1.0).transpose(1, 2).matmul(cover).add_(1.0).unflatten(2, (side, side))
 
 
 def turn_hue(colours: Tensor, turns: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from backend.additive_decoding import grid as grids
 from backend.additive_decoding.measure import encode_scenes, held_out, latent_match, measure, truth_nonlinearity
 from backend.additive_decoding.recipes import Recipe, parse_support
 from backend.additive_decoding.scenes import Scene
-from backend.additive_decoding.supports import Support
+from backend.additive_decoding.supports import Apart, Support
 from backend.additive_decoding.train import to_pixels
 from backend.catalog import DECODER_KINDS
 from backend.contracts import (
@@ -26,7 +26,7 @@ from backend.contracts import (
     SupportRequest,
 )
 from backend.errors import BadInput
-from backend.models.additive_decoder import AdditiveDecoder, MaskedDecoder
+from backend.models.additive_decoder import AdditiveDecoder, BlockNet, MaskedDecoder
 from backend.models.decoders import TASK, LoadedDecoder
 from backend.runtime import Chunks, watch
 from backend.service import Context
@@ -40,6 +40,8 @@ _NEAR = 0.03  # of a block's range: a code farther from all training codes was n
 _SCATTER_PICTURES = 300
 _AXIS_SHARPNESS = 20.0  # how much more an object's own place counts than the others', when scenes of an axis are chosen
 _RESPONSE_SCENES = 33
+_RESPONSE_GRID = {2: (13, 13), 3: (9, 9, 5), 4: (5, 5, 3, 3)}  # true latents of a block where its code is looked up
+_RESPONSE_CANDIDATES, _RESPONSE_FEW = 100, 6  # scenes tried at each point, scenes averaged
 
 
 # ----------------------------------------------------------------- checking
@@ -91,7 +93,11 @@ def _between(name: str, value: int, limits: tuple[int, int]) -> None:
 def _scene_of(request: SupportRequest) -> tuple[Scene, Support]:
     """The truth and the support that a request describes."""
     scene = Scene(
-        shapes=request.shapes, free=request.free, occlusion=request.occlusion, nonlinearity=request.nonlinearity
+        shapes=request.shapes,
+        free=request.free,
+        radius=request.radius,
+        occlusion=request.occlusion,
+        nonlinearity=request.nonlinearity,
     )
     return scene, parse_support(request.support, scene)
 
@@ -137,6 +143,8 @@ class Bench:
 def _bench(context: Context, key: str) -> Bench:
     loaded: LoadedDecoder = context.model(key, TASK)
     recipe = Recipe.from_json(loaded.card["recipe"])
+    if recipe.images:
+        raise BadInput(f"{key} was trained on pictures of your own; its grid lies beside its weights", "model")
     support = recipe.make_support()
     if loaded.codebook is None:
         loaded.codebook = _make_codebook(loaded, recipe.scene, support)
@@ -208,6 +216,7 @@ def _draw_grid(context: Context, request: DecodingRequest) -> Result:
             "permutation": list(bench.codes.permutation),
             "latent_names": list(bench.scene.latent_names),
             "renders": sum(request.grid) if is_sum else request.grid[0] * request.grid[1],
+            "apart": _apart(bench.support),
         },
         quality={
             "rmse_in": _root_mean(error[in_support]),
@@ -216,6 +225,11 @@ def _draw_grid(context: Context, request: DecodingRequest) -> Result:
         },
         unit="image in [0, 1]",
     )
+
+
+def _apart(support: Support) -> dict[str, Any] | None:
+    """How far apart objects in the plane stood in training, and whether their sides depended; None: other supports."""
+    return {"reach": support.reach, "dependent": support.dependent} if isinstance(support, Apart) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -317,23 +331,22 @@ def _root_mean(errors: Tensor) -> float | None:
 
 # ----------------------------------------------------------------- what the browser needs
 def _tabulate(context: Context, request: BlockTableRequest) -> Result:
+    """What the browser needs to draw any scene: each network's table, or the network where its block is too large."""
     bench = _bench(context, request.model)
-    decoder, device = bench.loaded.module.decoder, context.runtime.device
+    decoder = bench.loaded.module.decoder
     arrays: dict[str, np.ndarray] = {}
     tables = []
     for i, net in enumerate(decoder.nets):
-        columns = list(decoder.blocks[i]) if len(decoder.nets) > 1 else list(range(bench.loaded.module.n_latents))
-        low, high = bench.codes.low[columns].to(device), bench.codes.high[columns].to(device)
-        table = grids.tabulate(net, low, high, request.size or None)
-        arrays[f"profiles_{i}"] = table.profiles.cpu().numpy()  # (k, ...) + (2, rank, S) float16
+        latents = list(decoder.blocks[i]) if len(decoder.nets) > 1 else list(range(bench.loaded.module.n_latents))
         arrays[f"colour_{i}"] = net.colour.detach().float().cpu().numpy()  # (rank, channels)
-        for k, values in enumerate(table.values):
-            arrays[f"values_{i}_{k}"] = values.numpy()
-        tables.append({"latents": columns, "interpolation_rmse": table.interpolation_rmse, "bytes": table.nbytes})
-    for i, block in enumerate(decoder.blocks):
-        if len(block) == 1:
-            axis = _axis_of_scenes(bench, i, _RESPONSE_SCENES)
-            arrays[f"response_{i}"] = torch.cat([axis.true, axis.learned], 1).numpy()  # (33, 2): true, learned
+        if len(latents) > grids.MAX_TABLE_LATENTS:
+            about = _put_weights(arrays, i, net)
+        else:
+            about = _put_table(arrays, i, net, bench, latents, request.size or None, context.runtime.device)
+        ends = {"low": bench.codes.low[latents].tolist(), "high": bench.codes.high[latents].tolist()}
+        tables.append({"latents": latents, "rank": net.rank, **ends, **about})
+    for i in range(len(decoder.blocks)):
+        arrays |= _responses(bench, i)
     return _result(
         context,
         request,
@@ -345,6 +358,7 @@ def _tabulate(context: Context, request: BlockTableRequest) -> Result:
             "white": decoder.white,
             "blocks": [list(block) for block in decoder.blocks],
             "permutation": list(bench.codes.permutation),
+            "latent_names": list(bench.scene.latent_names),
             "falling": [_correlation(bench, i) < 0 for i in range(len(decoder.blocks))],
             "tables": tables,
             "bytes": sum(table["bytes"] for table in tables),
@@ -352,6 +366,64 @@ def _tabulate(context: Context, request: BlockTableRequest) -> Result:
         quality={"interpolation_rmse": max(table["interpolation_rmse"] for table in tables)},
         unit="image in [0, 1], before the link",
     )
+
+
+def _put_table(
+    arrays: dict[str, np.ndarray],
+    i: int,
+    net: BlockNet,
+    bench: Bench,
+    latents: list[int],
+    size: int | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    low, high = bench.codes.low[latents].to(device), bench.codes.high[latents].to(device)
+    table = grids.tabulate(net, low, high, size)
+    arrays[f"profiles_{i}"] = table.profiles.cpu().numpy()  # (k, ...) + (2, rank, S) float16
+    for k, values in enumerate(table.values):
+        arrays[f"values_{i}_{k}"] = values.numpy()
+    return {"interpolation_rmse": table.interpolation_rmse, "bytes": table.nbytes}
+
+
+def _put_weights(arrays: dict[str, np.ndarray], i: int, net: BlockNet) -> dict[str, Any]:
+    packed = grids.pack_weights(net)
+    for k, (weight, bias) in enumerate(packed.layers):
+        arrays[f"weight_{i}_{k}"], arrays[f"bias_{i}_{k}"] = weight.cpu().numpy(), bias.cpu().numpy()
+    return {"first": packed.first, "layers": len(packed.layers), "interpolation_rmse": 0.0, "bytes": packed.nbytes}
+
+
+def _responses(bench: Bench, i: int) -> dict[str, np.ndarray]:
+    """What a learned block answers where its object stands at given true latents.
+
+    Returns: of a scalar block `response_I` (33, 2): true, learned. Of a larger one `response_I` (k, ..., size), the
+        mean code of a few scenes of the support at each point of a grid, and `response_I_K` (k,): its axes.
+    """
+    if len(bench.loaded.module.blocks[i]) == 1:
+        axis = _axis_of_scenes(bench, i, _RESPONSE_SCENES)
+        return {f"response_{i}": torch.cat([axis.true, axis.learned], 1).numpy()}
+    own = list(bench.scene.blocks[bench.codes.permutation[i]])
+    sizes = _RESPONSE_GRID[len(own)]
+    axes = [
+        torch.linspace(float(bench.codes.true[:, k].min()), float(bench.codes.true[:, k].max()), size)
+        for k, size in zip(own, sizes, strict=True)
+    ]
+    points = torch.cartesian_prod(*axes)
+    scenes = _scenes_with(bench, own, points)
+    codes = encode_scenes(bench.loaded.module, bench.scene, scenes.flatten(0, 1), decode=False).learned
+    answers = codes[:, list(bench.loaded.module.blocks[i])].unflatten(0, scenes.shape[:2]).mean(1)
+    grid = {f"response_{i}": answers.unflatten(0, sizes).numpy()}
+    return grid | {f"response_{i}_{k}": axis.numpy() for k, axis in enumerate(axes)}
+
+
+def _scenes_with(bench: Bench, own: list[int], points: Tensor) -> Tensor:
+    """A few scenes in which one object stands at each point, the others as in training; (P, few, d).
+
+    Training scenes with the object moved there, those first that stay in the support.
+    """
+    scenes = bench.codes.true[:_RESPONSE_CANDIDATES].repeat(len(points), 1, 1)
+    scenes[..., own] = points[:, None]
+    order = bench.support.contains(scenes).int().sort(dim=1, descending=True, stable=True).indices[:, :_RESPONSE_FEW]
+    return scenes.gather(1, order[..., None].expand(-1, -1, scenes.shape[-1]))
 
 
 def _scatter(context: Context, request: LatentScatterRequest) -> Result:

@@ -1,5 +1,6 @@
 """What the latents of a scene mean: which properties of which objects vary, and how a latent becomes an image."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -73,6 +74,10 @@ class Scene:
     @property
     def latent_names(self) -> tuple[str, ...]:
         return tuple(f"{name} of {i + 1}" for i in range(self.n_objects) for name in self.free)
+
+    def at_side(self, side: int) -> "Scene":
+        """The same scenes at another image size."""
+        return self if side == self.side else dataclasses.replace(self, side=side)
 
     def draw(self, latents: Tensor, edge_px: float = EDGE_PX) -> Tensor:
         """(N, d) latents -> (N, 3, side, side) images in [0, 1] (below 0 where additive objects overlap).

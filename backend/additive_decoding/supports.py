@@ -360,7 +360,7 @@ class Apart(Support):
         blocks = latents.unflatten(-1, (self.scene.n_objects, self.scene.block_size))
         places = blocks[..., [self.scene.free.index("x"), self.scene.free.index("y")]]
         for i, j in itertools.combinations(range(self.scene.n_objects), 2):
-            inside &= (places[..., i, :] - places[..., j, :]).square().sum(-1) >= self._reach**2
+            inside &= (places[..., i, :] - places[..., j, :]).square().sum(-1) >= self.reach**2
         if self.dependent:
             x, y = places[..., 1, :].unbind(-1)
             is_high = places[..., 0, :].sum(-1) >= 1
@@ -368,7 +368,7 @@ class Apart(Support):
         return inside
 
     @property
-    def _reach(self) -> float:
+    def reach(self) -> float:
         """Two objects' centres are at least this far apart: the soft edge belongs to the object."""
         return 2 * self.scene.radius + 1 / self.scene.side
 
@@ -406,7 +406,7 @@ class Apart(Support):
         low = torch.where(is_high, torch.tensor([LOW, 0.5]), torch.tensor([0.5, LOW]))
         high = torch.where(is_high, torch.tensor([0.5, HIGH]), torch.tensor([HIGH, 0.5]))
         farthest = torch.maximum((first - low).abs(), (first - high).abs())
-        return farthest.square().sum(-1) >= self._reach**2
+        return farthest.square().sum(-1) >= self.reach**2
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ count and kind of machine give the same weights, also when the run was killed an
 
 import contextlib
 import copy
-import dataclasses
 import json
 import math
 import time
@@ -19,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from backend.additive_decoding import assumptions
+from backend.additive_decoding import assumptions, own_images
 from backend.additive_decoding.measure import latent_match
 from backend.additive_decoding.recipes import PAPER, RECIPES, Recipe, recipe_of
+from backend.additive_decoding.sources import StoredPictures
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, ModelFault
-from backend.models.additive_decoder import Autoencoder, count_parameters
+from backend.models.additive_decoder import Autoencoder, Blocks, count_parameters
 from backend.training import (
     WEIGHTS,
     describe_machine,
@@ -43,19 +43,21 @@ _FEWEST = 3  # starts that are never given up before the end
 _WARM_UP = 50  # steps
 _CODE_DECAY = 1e-3  # of squared latents in the first stage, so that the latent noise keeps its meaning
 _JUDGED = 600  # scenes by which each start's latents are judged afterwards, for the report
-LICENCE = "code and weights: as Prism; scenes: drawn by Prism"
 
 
-def build(recipe: Recipe, side: int | None = None) -> Autoencoder:
+def build(recipe: Recipe, side: int | None = None, blocks: Blocks | None = None) -> Autoencoder:
     """An untrained autoencoder; its numbers come from the global generator, which the caller forks and seeds."""
-    return Autoencoder(**network_of(recipe, side))
+    return Autoencoder(**network_of(recipe, side, blocks))
 
 
-def network_of(recipe: Recipe, side: int | None = None) -> dict[str, Any]:
-    """The arguments of `Autoencoder`, as JSON: what a card needs to say so that the weights can be read again."""
+def network_of(recipe: Recipe, side: int | None = None, blocks: Blocks | None = None) -> dict[str, Any]:
+    """The arguments of `Autoencoder`, as JSON: what a card needs to say so that the weights can be read again.
+
+    Args: blocks: of the latents; None: those of the recipe's scene.
+    """
     return {
         "kind": recipe.kind,
-        "blocks": [list(block) for block in recipe.scene.blocks],
+        "blocks": [list(block) for block in blocks or recipe.scene.blocks],
         "side": side or recipe.scene.side,
         "width": recipe.width,
         "rank": recipe.rank,
@@ -64,6 +66,7 @@ def network_of(recipe: Recipe, side: int | None = None) -> dict[str, Any]:
         "first_scale": recipe.first_scale,
         "first_bias": recipe.first_bias,
         "final_side": recipe.scene.side,
+        "first": recipe.first,
     }
 
 
@@ -97,8 +100,8 @@ def train(
         "key": key,
         "architecture": f"prism:{recipe.kind}-decoder",
         "task": "additive_decoding",
-        "data": "scenes drawn by Prism, fresh ones in every step",
-        "network": network_of(recipe),
+        "data": run.source.summary,
+        "network": network_of(recipe, blocks=run.source.blocks),
         "recipe": recipe.to_json(),
         "seed": seed,
         "command": f"python -m backend train {name} --seed {seed}",
@@ -112,8 +115,10 @@ def train(
         "validation_loss": run.validation_loss(),
         "steps_done": run.step,
         "starts": run.starts_report,
-        "licence": LICENCE,
+        "licence": run.source.licence,
     }
+    if isinstance(run.source, StoredPictures):
+        card |= own_images.report(run.model, run.source, Path(folder), key)
     tensors = {name: tensor.half() for name, tensor in run.model.state_dict().items()}
     card = write_weights(folder, key, tensors, card)
     forget_checkpoint(run.checkpoint)
@@ -154,10 +159,9 @@ class _Run:
     ) -> None:
         self.identity = json.dumps({"name": name, "seed": seed, **recipe.to_json()}, sort_keys=True)
         self.recipe, self.device, self.checkpoint, self.on_preview = recipe, device, checkpoint, on_preview
-        self.support = recipe.make_support()
-        self.small = dataclasses.replace(recipe.scene, side=recipe.start_side)
+        self.source = recipe.make_source()
         self.generator = torch.Generator().manual_seed(seed)
-        self.validation = self.support.sample(500, torch.Generator().manual_seed(10_000 + seed))
+        self.validation = self.source.hold_out(500, torch.Generator().manual_seed(10_000 + seed))
         self.stage, self.step, self.elapsed_s = "starts", 0, 0.0
         self.loss = 0.0  # running mean of the chosen model's training loss
         self.losses: list[list[float]] = []  # [step, root of the running loss], for the curve
@@ -165,7 +169,10 @@ class _Run:
         self.starts_report: list[dict[str, float]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            small = [build(recipe, recipe.start_side) for _ in range(recipe.starts if recipe.start_steps else 1)]
+            small = [
+                build(recipe, recipe.start_side, self.source.blocks)
+                for _ in range(recipe.starts if recipe.start_steps else 1)
+            ]
         self.skeleton = _Reconstruct(copy.deepcopy(small[0]).to("meta"), recipe.hessian_weight)
         self.model = small[0]  # stands in until one is chosen
         weights = {k: v.detach().to(device) for k, v in stack_module_state(small)[0].items()}
@@ -204,8 +211,8 @@ class _Run:
 
     def _draw(self, small: bool) -> Tensor:
         """A fresh batch of images from the support."""
-        scene = self.small if small else self.recipe.scene
-        return scene.draw(self.support.sample(self.recipe.batch, self.generator)).to(self.device)
+        side = self.recipe.start_side if small else self.source.side
+        return self.source.draw(self.source.sample(self.recipe.batch, self.generator), side).to(self.device)
 
     # ------------------------------------------------------------- first stage: many starts
     def _set_starts(self, weights: dict[str, Tensor]) -> None:
@@ -216,7 +223,7 @@ class _Run:
         recipe, progress = self.recipe, self.step / self.recipe.start_steps
         self._set_rate(recipe.start_rate, progress, floor=0.1)
         images = self._draw(small=True)
-        noise = torch.randn(len(self.running), len(images), recipe.scene.n_latents, generator=self.generator)
+        noise = torch.randn(len(self.running), len(images), self.model.n_latents, generator=self.generator)
         noise = noise.to(self.device) * (recipe.latent_noise * max(0.0, 1 - 2 * progress))
         signs = self._signs(len(images)).to(images)
         errors, added = vmap(self._loss_of, in_dims=(0, None, 0, None))(self.weights, images, noise, signs)
@@ -241,7 +248,7 @@ class _Run:
 
     def _signs(self, n: int) -> Tensor:
         """Two draws of -1 or 1 for each latent, for the Hessian penalty; (2, n, d)."""
-        return torch.randint(0, 2, (2, n, self.recipe.scene.n_latents), generator=self.generator) * 2.0 - 1.0
+        return torch.randint(0, 2, (2, n, self.model.n_latents), generator=self.generator) * 2.0 - 1.0
 
     def _halve(self) -> None:
         """Go on with the better half of the starts, by training loss."""
@@ -261,7 +268,7 @@ class _Run:
             self._report(list(range(len(self.running))), chosen=best)
         self.model = self._start_model(best)
         with torch.random.fork_rng(devices=[]):
-            self.model.decoder.grow(self.recipe.scene.side)
+            self.model.decoder.grow(self.source.side)
         self.model.to(self.device)
         self._begin_refinement()
 
@@ -272,14 +279,16 @@ class _Run:
 
     def _report(self, starts: list[int], chosen: int | None) -> None:
         """Note how well starts have disentangled when they end. For the table only: nothing is chosen by it."""
-        latents = self.support.sample(_JUDGED, torch.Generator().manual_seed(20_000))
-        images = self.small.draw(latents).to(self.device)
+        scenes = self.source.hold_out(_JUDGED, torch.Generator().manual_seed(20_000))
+        images, latents = self.source.draw(scenes, self.recipe.start_side).to(self.device), self.source.latents(scenes)
         for i in starts:
-            with torch.no_grad():
-                learned = self._start_model(i).encode(images).cpu()
-            match = latent_match(learned.numpy(), latents.numpy(), self.recipe.scene.blocks, self.recipe.kind)
-            row = {"loss": float(self.running[i]), "lms": round(match.score, 2), "steps": self.step}
-            self.starts_report.append({**row, "chosen": i == chosen})
+            row = {"loss": float(self.running[i]), "steps": self.step, "chosen": i == chosen}
+            if latents is not None and latents.shape[1] == self.model.n_latents:
+                with torch.no_grad():
+                    learned = self._start_model(i).encode(images).cpu()
+                match = latent_match(learned.numpy(), latents.numpy(), self.source.blocks, self.recipe.kind)
+                row["lms"] = round(match.score, 2)
+            self.starts_report.append(row)
 
     # ------------------------------------------------------------- second stage: the winner
     def _begin_refinement(self) -> None:
@@ -321,7 +330,7 @@ class _Run:
         total = 0.0
         with torch.no_grad():
             for part in self.validation.split(100):
-                images = self.recipe.scene.draw(part).to(self.device)
+                images = self.source.draw(part, self.source.side).to(self.device)
                 total += float((self.model(images) - images).square().mean()) * len(part)
         return total / len(self.validation)
 
@@ -337,11 +346,11 @@ class _Run:
     def _tell_preview(self) -> None:
         if self.on_preview is None:
             return
-        model, scene = self.model, self.recipe.scene
+        model, side = self.model, self.source.side
         if self.stage == "starts":
-            model, scene = self._start_model(int(self.running.argmin())), self.small
+            model, side = self._start_model(int(self.running.argmin())), self.recipe.start_side
         with torch.no_grad():
-            images = scene.draw(self.validation[:8]).to(self.device)
+            images = self.source.draw(self.validation[:8], side).to(self.device)
             decoded = model(images)
         self.on_preview(
             {
@@ -379,7 +388,7 @@ class _Run:
             self._set_starts({name: tensor.to(self.device) for name, tensor in state["weights"].items()})
         else:
             with torch.random.fork_rng(devices=[]):
-                self.model = build(self.recipe)
+                self.model = build(self.recipe, blocks=self.source.blocks)
             self.model.load_state_dict(state["model"])
             self.model.to(self.device)
             self._begin_refinement()

@@ -132,6 +132,14 @@ DECODERS: dict[str, ModelSpec] = {
             "One network, pushed towards a sum by a penalty on mixed second derivatives.",
             5,
         ),
+        *(
+            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 3)
+            for scene, words, summary in (
+                ("near", "large balls", "Large balls that meet; where they do, their colours add up."),
+                ("occluded", "occlusion", "Large balls that meet; the right one hides the left one."),
+            )
+            for name, kind in (("additive", "additive"), ("plain", "non-additive"), ("masked", "masked"))
+        ),
         _decoder("balls-u-additive", "U support, additive", "additive", "The middle is missing on one side."),
         _decoder(
             "balls-disconnected-additive",

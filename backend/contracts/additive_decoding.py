@@ -21,7 +21,7 @@ class DecodingRequest:
 
 @dataclass(frozen=True, slots=True)
 class BlockTableRequest:
-    """Renders of every block on a grid of its latents, to be interpolated and added in the browser."""
+    """What a browser needs to draw any scene: block renders on a grid of latents, or the network of a larger block."""
 
     kind: ClassVar[str] = "block_table"
     family: ClassVar[str] = "additive_decoding"
@@ -60,6 +60,7 @@ class SupportRequest:
     support: str = "l"  # a name, or {"polygon": ...} or {"mask": ...} as JSON
     shapes: tuple[str, ...] = ("ball", "ball")
     free: tuple[str, ...] = ("y",)
+    radius: float = 0.16  # of an object, as a share of the image's side
     occlusion: bool = False
     nonlinearity: float = 1.0
     n: int = 200  # latents drawn

@@ -5,7 +5,8 @@
 All take and give images in [0, 1]; every decoder has a separable head, so that weights stay small.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,6 +21,8 @@ Kind = Literal["additive", "non-additive", "masked"]
 KINDS: tuple[Kind, ...] = ("additive", "non-additive", "masked")
 WHITE = {"identity": 1.0, "sigmoid": 4.0, "exp": 0.0}  # what the link turns into white, or almost
 Blocks = tuple[tuple[int, ...], ...]
+First = Literal["silu", "sine"]
+FIRSTS: tuple[First, ...] = ("silu", "sine")
 
 
 def apply_link(link: Link, values: Tensor) -> Tensor:
@@ -53,11 +56,22 @@ class PositionEncoder(nn.Module):
     """Finds where colours are: a network for each pixel's colour, soft arg-max of its maps, a perceptron.
 
     Beside the expected position of each map the perceptron sees the map's mean activity, so that sizes can be read.
+    Small objects need sharp maps: a flat soft arg-max stays near the middle of the white around them, and nothing is
+    learned from it.
     """
 
-    def __init__(self, n_latents: int, maps: int = 8, width: int = 64, grid: int = 16) -> None:
+    def __init__(
+        self,
+        n_latents: int,
+        maps: int = 8,
+        width: int = 64,
+        grid: int = 16,
+        sharpness: float = 3.0,
+        activity: float = 1.0,
+    ) -> None:
+        """sharpness: of the maps at the start; activity: weight of the mean activities among the features."""
         super().__init__()
-        self.grid = grid  # images are averaged down to grid x grid
+        self.grid, self.activity = grid, activity  # images are averaged down to grid x grid
         self.colour = nn.Linear(3, 16)
         self.maps = nn.Linear(16, maps)
         self.hidden = nn.Linear(3 * maps, width)
@@ -65,7 +79,7 @@ class PositionEncoder(nn.Module):
         self.out = nn.Linear(width, n_latents)
         with torch.no_grad():  # colours must be told apart from the start
             self.colour.weight *= 2
-            self.maps.weight *= 3
+            self.maps.weight *= sharpness
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] -> (N, latents)."""
@@ -76,7 +90,7 @@ class PositionEncoder(nn.Module):
         axis = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5) / side * 2 - 1
         place = torch.stack([axis.repeat(side), axis.repeat_interleave(side)])  # (2, side^2)
         centres = torch.matmul(place, scores.softmax(1)) * 1.5  # (N, 2, maps)
-        features = torch.cat([centres.flatten(1), torch.sigmoid(scores).mean(1)], 1)
+        features = torch.cat([centres.flatten(1), self.activity * torch.sigmoid(scores).mean(1)], 1)
         return self.out(F.silu(self.deep(F.silu(self.hidden(features)))))
 
 
@@ -124,7 +138,12 @@ class ConvEncoder(nn.Module):
         return self.head(self.features(small))
 
 
-ENCODERS = {"perceptron": PerceptronEncoder, "position": PositionEncoder, "convolutional": ConvEncoder}
+ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+    "perceptron": PerceptronEncoder,
+    "position": PositionEncoder,
+    "sharp position": partial(PositionEncoder, maps=24, width=128, grid=32, sharpness=30.0, activity=16.0),
+    "convolutional": ConvEncoder,
+}
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
@@ -138,7 +157,8 @@ class BlockNet(nn.Module):
     """Latents of one block -> an image of several channels, as a sum of `rank` separable terms.
 
     image[c, y, x] = sum over r of colour[r, c] u_r(y; z) v_r(x; z). The first layer starts out far from linear
-    (`first_scale`, `first_bias`): from a linear start optimisation ends in rotated mixtures of the latents.
+    (`first_scale`, `first_bias`): from a linear start optimisation ends in rotated mixtures of the latents. With
+    `first` "sine" it is a bank of waves whose frequencies are learned: edges that move get sharp in fewer steps.
     """
 
     def __init__(
@@ -150,9 +170,12 @@ class BlockNet(nn.Module):
         channels: int = 3,
         first_scale: float = 4.0,
         first_bias: float = 2.0,
+        first: First = "silu",
     ) -> None:
         super().__init__()
-        self.side, self.rank = side, rank
+        if first not in FIRSTS:
+            raise BadInput(f"unknown first layer {first!r}; one of {', '.join(FIRSTS)}", "first")
+        self.side, self.rank, self.first_kind = side, rank, first
         self.first = nn.Linear(n_latents, width)
         self.second = nn.Linear(width, width)
         self.third = nn.Linear(width, width)
@@ -164,7 +187,9 @@ class BlockNet(nn.Module):
             self.profiles.bias.zero_()
 
     def trunk(self, latents: Tensor) -> Tensor:
-        hidden = F.silu(self.second(F.silu(self.first(latents))))
+        waves = self.first(latents)
+        waves = torch.sin(waves) if self.first_kind == "sine" else F.silu(waves)
+        hidden = F.silu(self.second(waves))
         return F.silu(self.third(hidden))
 
     def draw_profiles(self, latents: Tensor) -> Tensor:
@@ -183,7 +208,8 @@ class BlockNet(nn.Module):
 
     def grown(self, side: int) -> "BlockNet":
         """The same function on a finer grid: profiles interpolated along their axis."""
-        net = BlockNet(self.first.in_features, side, self.first.out_features, self.rank, self.colour.shape[1])
+        size, width, channels = self.first.in_features, self.first.out_features, self.colour.shape[1]
+        net = BlockNet(size, side, width, self.rank, channels, first=self.first_kind)
         with torch.no_grad():
             for name in ("first", "second", "third"):
                 getattr(net, name).load_state_dict(getattr(self, name).state_dict())
@@ -226,7 +252,7 @@ class AdditiveDecoder(Decoder):
     kind: Kind = "additive"
 
     def __init__(
-        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float
+        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float | str
     ) -> None:
         super().__init__(blocks, side, link)
         self.nets = nn.ModuleList(BlockNet(len(block), side, width, rank, **start) for block in blocks)
@@ -248,7 +274,7 @@ class PlainDecoder(Decoder):
     kind: Kind = "non-additive"
 
     def __init__(
-        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float
+        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float | str
     ) -> None:
         super().__init__(blocks, side, link)
         n_latents = sum(map(len, blocks))
@@ -264,7 +290,7 @@ class MaskedDecoder(Decoder):
     kind: Kind = "masked"
 
     def __init__(
-        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float
+        self, blocks: Blocks, side: int, width: int, rank: int, link: Link = "identity", **start: float | str
     ) -> None:
         super().__init__(blocks, side, link)
         self.nets = nn.ModuleList(BlockNet(len(block), side, width, rank, channels=4, **start) for block in blocks)
@@ -326,6 +352,7 @@ class Autoencoder(nn.Module):
         first_scale: float = 4.0,
         first_bias: float = 2.0,
         final_side: int = 64,
+        first: First = "silu",
     ) -> None:
         super().__init__()
         if kind not in _DECODERS:
@@ -334,7 +361,7 @@ class Autoencoder(nn.Module):
         checked = check_blocks(blocks, n_latents)
         self.encoder = ENCODERS[encoder](n_latents)
         width = equal_width(kind, checked, final_side, width, rank)  # counted at the side it is to have in the end
-        start = {"first_scale": first_scale, "first_bias": first_bias}
+        start = {"first_scale": first_scale, "first_bias": first_bias, "first": first}
         self.decoder = _DECODERS[kind](checked, side, width, rank, link, **start)
 
     @property

@@ -1,7 +1,7 @@
 """Decoders side by side in the browser: grids, sliders with instant redraw, latents; no server call while looking.
 
-The browser gets each grid as one sheet of tiles, and the tables of block renders as float16; under the sliders it
-interpolates them, adds the blocks and applies the link.
+The browser gets each grid as one sheet of tiles, and as float16 the tables of block renders, or the network of a
+block of more than two latents; under the sliders it interpolates or runs them, adds the blocks and applies the link.
 """
 
 import base64
@@ -43,12 +43,12 @@ def pack(decoders: Sequence[Drawn], objects: tuple[int, int]) -> bytes:
     rows, columns, side = first.arrays["grid"].shape[:3]
     seen = first.arrays["in_support"]
     names = object_names(decoders[0])
-    scalar = decoders[0].block_size == 1
+    size = decoders[0].block_size
     true = first.arrays["true_latents"]
     tables: list[np.ndarray] = []
     panels = [_panel(drawn, objects, tables) for drawn in decoders]
-    row_values = true[:, 0, objects[0]].tolist() if scalar else list(range(rows))
-    column_values = true[0, :, objects[1]].tolist() if scalar else list(range(columns))
+    row_values = true[:, 0, objects[0] * size :][:, :size].tolist()
+    column_values = true[0, :, objects[1] * size :][:, :size].tolist()
     header: dict[str, Any] = {
         "objects": [names[k] for k in objects],
         "axes": axes_sentence(decoders[0], objects),
@@ -57,7 +57,9 @@ def pack(decoders: Sequence[Drawn], objects: tuple[int, int]) -> bytes:
         "side": side,
         "row_values": row_values,
         "column_values": column_values,
-        "start": _start(seen, row_values, column_values),
+        "start": _start(seen),
+        "sliders": [slider_names(decoders[0], names[k]) for k in objects],
+        "apart": _apart(first, objects, size),
         "seen": "".join("1" if cell else "0" for cell in seen.ravel()),
         "truth": sheet_address(first.arrays["truth"]),
         "truth_note": f"{int(seen.sum())} of {seen.size} combinations were seen together in training.",
@@ -95,17 +97,44 @@ def tables_sentence(decoders: Sequence[Drawn]) -> str:
         return ""
     megabytes = sum(table.values["bytes"] for table in tables) / 2**20
     error = max(table.quality["interpolation_rmse"] for table in tables)
-    return (
-        f"Under the sliders your browser paints from tables of block renders ({megabytes:.1f} MB sent once); "
-        f"interpolating them errs by an RMSE of {format_value(error)} at most."
+    has_nets = any("layers" in about for table in tables for about in table.values["tables"])
+    has_tables = any("layers" not in about for table in tables for about in table.values["tables"])
+    what = " and ".join(
+        words
+        for words, is_sent in (
+            ("tables of block renders", has_tables),
+            ("the networks of blocks of more than two latents", has_nets),
+        )
+        if is_sent
+    )
+    return f"Under the sliders your browser paints from {what} ({megabytes:.1f} MB sent once)" + (
+        f"; interpolating them errs by an RMSE of {format_value(error)} at most." if has_tables else "."
     )
 
 
-def _start(seen: np.ndarray, row_values: Sequence[float], column_values: Sequence[float]) -> list[float]:
-    """The first position: the middle of what was never seen, or of everything."""
+def slider_names(drawn: Drawn, name: str) -> list[str]:
+    """What each latent of an object is called beside its slider."""
+    properties = [latent.partition(" of ")[0] for latent in drawn.scatter.values["latent_names"][: drawn.block_size]]
+    words = {"x": "across", "y": "height"}
+    return [name] if len(properties) == 1 else [f"{name}, {words.get(which, which)}" for which in properties]
+
+
+def _start(seen: np.ndarray) -> list[int]:
+    """The first cell: the middle of what was never seen, or of everything."""
     cells = np.argwhere(~seen) if not seen.all() else np.argwhere(seen)
-    row, column = cells[np.abs(cells - cells.mean(0)).sum(1).argmin()]
-    return [row_values[row], column_values[column]]
+    return cells[np.abs(cells - cells.mean(0)).sum(1).argmin()].tolist()
+
+
+def _apart(grid: Result, objects: tuple[int, int], size: int) -> dict[str, Any] | None:
+    """What decides in the plane whether a scene was seen: how far apart objects stood, where the others stand."""
+    rule = grid.values["apart"]
+    if rule is None:
+        return None
+    names = grid.values["latent_names"][:size]
+    place = [names.index("x of 1"), names.index("y of 1")]
+    blocks = grid.arrays["true_latents"][0, 0].reshape(-1, size)
+    others = [blocks[k, place].tolist() for k in range(len(blocks)) if k not in objects]
+    return {**rule, "place": place, "others": others}
 
 
 def sheet_address(images: np.ndarray) -> str:
@@ -141,6 +170,8 @@ def _panel(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> 
         "sheet": sheet_address(drawn.grid.arrays["grid"]),
         "latents": latents,
         "signs": _signs(drawn, objects, latents),
+        "blocks": learned_blocks,
+        "codes": drawn.grid.arrays["latents"].tolist(),  # (n, m, d): of each cell
         "learned": np.round(drawn.scatter.arrays["learned"][:, latents], 4).tolist(),
         "tables": None if drawn.table is None else _tables(drawn.table, objects, drawn.permutation, tables),
     }
@@ -160,38 +191,60 @@ def _signs(drawn: Drawn, objects: tuple[int, int], latents: Sequence[int]) -> li
 def _tables(
     table: Result, objects: tuple[int, int], permutation: Sequence[int], tables: list[np.ndarray]
 ) -> dict[str, Any]:
-    offset = sum(part.size for part in tables)
-    nets = []
-    for i, about in enumerate(table.values["tables"]):
-        profiles, colour = table.arrays[f"profiles_{i}"], table.arrays[f"colour_{i}"]
-        values = [table.arrays[f"values_{i}_{k}"] for k in range(len(about["latents"]))]
-        nets.append(
-            {
-                "offset": offset,
-                "sizes": list(profiles.shape[:-3]),
-                "rank": profiles.shape[-2],
-                "channels": colour.shape[1],
-                "colour": colour.ravel().astype(float).tolist(),
-                "latents": about["latents"],
-                "low": [float(axis[0]) for axis in values],
-                "high": [float(axis[-1]) for axis in values],
-            }
-        )
-        tables.append(profiles)
-        offset += profiles.size
-    responses = []
-    for k in objects:
-        i = list(permutation).index(k)
-        pairs = table.arrays[f"response_{i}"]
-        latent = table.values["blocks"][i][0]
-        responses.append({"latent": latent, "true": pairs[:, 0].tolist(), "learned": pairs[:, 1].tolist()})
+    nets = [_net(table, i, tables) for i in range(len(table.values["tables"]))]
     return {
         "kind": table.values["kind"],
         "link": table.values["link"],
         "white": table.values["white"],
-        "side": profiles.shape[-1],
         "nets": nets,
-        "responses": responses,
+        "responses": [_response(table, list(permutation).index(k)) for k in objects],
+    }
+
+
+def _net(table: Result, i: int, tables: list[np.ndarray]) -> dict[str, Any]:
+    """A network as the browser needs it: where its table or its layers lie among the float16 values."""
+    about, arrays = table.values["tables"][i], table.arrays
+    colour = arrays[f"colour_{i}"]
+    net = {
+        "rank": about["rank"],
+        "channels": colour.shape[1],
+        "colour": colour.ravel().astype(float).tolist(),
+        "latents": about["latents"],
+        "low": about["low"],
+        "high": about["high"],
+    }
+    if "layers" not in about:
+        profiles = arrays[f"profiles_{i}"]
+        place = _append(tables, profiles)
+        return {**net, "side": profiles.shape[-1], "sizes": list(profiles.shape[:-3]), "offset": place}
+    layers = []
+    for k in range(about["layers"]):
+        weight, bias = arrays[f"weight_{i}_{k}"], arrays[f"bias_{i}_{k}"]
+        layers.append(
+            {"shape": list(weight.shape), "weights": _append(tables, weight), "biases": _append(tables, bias)}
+        )
+    side = layers[-1]["shape"][0] // (2 * about["rank"])
+    return {**net, "side": side, "first": about["first"], "layers": layers}
+
+
+def _append(tables: list[np.ndarray], values: np.ndarray) -> int:
+    """Put an array behind the others; returns where it begins."""
+    offset = sum(part.size for part in tables)
+    tables.append(values)
+    return offset
+
+
+def _response(table: Result, i: int) -> dict[str, Any]:
+    """What a learned block answers where its object stands, on a grid of true latents."""
+    block, answers = table.values["blocks"][i], table.arrays[f"response_{i}"]
+    if len(block) == 1:
+        axes, answers = [answers[:, 0]], answers[:, 1:]
+    else:
+        axes = [table.arrays[f"response_{i}_{k}"] for k in range(len(block))]
+    return {
+        "latents": block,
+        "axes": [axis.astype(float).tolist() for axis in axes],
+        "learned": np.round(answers.reshape(-1, len(block)), 5).tolist(),
     }
 
 
@@ -212,6 +265,7 @@ def _scatter(result: Result, objects: tuple[int, int], drawn: Drawn) -> Mapping[
         else [_plain_name(names[k]) for k in shown],
         "pictures": sheet_address(padded.reshape(-1, TILES_ACROSS, *pictures.shape[1:])),
         "picture_of": picture_of.tolist(),
+        "of": [[0, 0], [1, 0]] if size == 1 else [[0, 1], [0, 0]],  # object and latent of each coordinate
         "tile": pictures.shape[1],
         "tiles_across": TILES_ACROSS,
     }

@@ -33,7 +33,7 @@ class Drawn:
     title: str
     scatter: Result
     grid: Result
-    table: Result | None  # None: blocks that are not tabulated
+    table: Result | None  # None: not asked for, or refused
 
     @property
     def kind(self) -> str:
@@ -77,8 +77,9 @@ def draw(
     if isinstance(drawn, Refusal):
         return drawn
     table = None
-    if with_table and len(blocks) == 2 and len(blocks[0]) == 1:
-        size = PLAIN_TABLE if drawn.values["kind"] == "non-additive" else 0
+    if with_table:
+        is_plain_pair = drawn.values["kind"] == "non-additive" and sum(map(len, blocks)) == 2
+        size = PLAIN_TABLE if is_plain_pair else 0
         answer = ask(BlockTableRequest(key, size=size), on_step)
         table = answer if isinstance(answer, Result) else None
     return Drawn(key, title, scatter, drawn, table)

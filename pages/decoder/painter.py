@@ -1,4 +1,4 @@
-"""The painter of training supports: presets, brush, keyboard; what recombining blocks reaches is drawn at once."""
+"""The painter of training supports: presets, brush, corners, keys; what recombining blocks reaches is drawn at once."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from pages.decoder.board import ask
 from pages.shared.session import recall, remember
 
 CELLS = 16  # along each latent's range
+MAX_CORNERS = 100
 _BORDER = 2  # cells of the frame 0..1 on each side that lie outside the latents' range 0.1..0.9
 PRESETS = {
     "l": "L",
@@ -40,15 +41,28 @@ class Painted:
 
     preset: str | None
     mask: tuple[str, ...]  # `CELLS` rows of 0 and 1
+    outline: tuple[tuple[float, float], ...] = ()  # corners of a closed line, right and up in 0..1 of the easel
 
     @property
     def is_empty(self) -> bool:
-        return not any("1" in row for row in self.mask)
+        return not self.outline and not any("1" in row for row in self.mask)
 
     @property
     def text(self) -> str:
-        """What requests and recipes take: a name, or the mask in the frame 0..1 as JSON."""
-        return self.preset or json.dumps({"mask": frame_of(self.mask)}, separators=(",", ":"))
+        """What requests and recipes take: a name, or the polygon or the mask in the frame 0..1 as JSON."""
+        if self.preset:
+            return self.preset
+        free_hand = (
+            {"polygon": [[_in_frame(up), _in_frame(right)] for right, up in self.outline]}
+            if self.outline
+            else {"mask": frame_of(self.mask)}
+        )
+        return json.dumps(free_hand, separators=(",", ":"))
+
+
+def _in_frame(place: float) -> float:
+    """A place on the easel, 0..1, as a latent in the frame 0..1."""
+    return round((_BORDER + CELLS * place) / (CELLS + 2 * _BORDER), 4)
 
 
 def frame_of(mask: Sequence[str]) -> list[str]:
@@ -81,6 +95,7 @@ def painter(axes: str, *, key: str) -> Painted:
         "axes": axes,
         "preset": before.preset,
         "mask": list(before.mask),
+        "outline": [list(corner) for corner in before.outline] or None,
         "presets": [{"key": name, "title": PRESETS[name], "mask": list(mask)} for name, mask in presets.items()],
     }
     state = _component(key=key, data=data, default={"support": None}, on_support_change=_noted)["support"]
@@ -102,4 +117,19 @@ def read(state: object) -> Painted | None:
         return None
     if not all(isinstance(row, str) and len(row) == CELLS and set(row) <= {"0", "1"} for row in mask):
         return None
-    return Painted(preset if preset in PRESETS else None, tuple(mask))
+    return Painted(preset if preset in PRESETS else None, tuple(mask), _outline(state.get("outline")))
+
+
+def _outline(corners: object) -> tuple[tuple[float, float], ...]:
+    """The corners that the browser sent; none where they make no sense."""
+    if not isinstance(corners, list) or not 3 <= len(corners) <= MAX_CORNERS:
+        return ()
+    return tuple((float(x), float(y)) for x, y in corners) if all(map(_is_place, corners)) else ()
+
+
+def _is_place(corner: object) -> bool:
+    return (
+        isinstance(corner, list)
+        and len(corner) == 2
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in corner)
+    )

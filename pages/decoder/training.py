@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from backend.contracts import Result, SupportRequest
 from backend.errors import PrismError
 from backend.jobs import ENDED, JobStatus
 from pages.decoder.board import ask
-from pages.decoder.painter import Painted, painter
+from pages.decoder.painter import painter
 from pages.decoder.settings import KIND_TITLES, OWN, Case
 from pages.shared.controls import begin, refused
 from pages.shared.figures import format_value
@@ -22,50 +23,122 @@ SHAPES = ("ball", "square", "triangle", "digit")
 EVERY_S = 1.0  # how often a running job is looked at
 FAMILY = "additive_decoding"
 PICTURES = 16  # training scenes shown
+MEET = 0.25  # radius above which two objects side by side meet at like heights
+MOVES = {  # title, free properties, recipe that it begins with, what that trains
+    "heights": ("Heights", ("y",), "live", "12 starts of which training loss alone chooses one, then 800 steps"),
+    "places": ("Places in the plane", ("x", "y"), "live-plane", "8 starts of which one is chosen, then 1,500 steps"),
+}
+PLANAR_SUPPORTS = {"apart": "Independent", "apart-dependent": "The second one's side depends on the first one's place"}
+OWN_IMAGES = (
+    "Images of your own: `python -m backend train own-images --images PATH` trains on a dSprites file (.npz) or a "
+    "CLEVR-like folder of pictures on this machine, and writes weights, figures and a grid of recombinations."
+)
 AXES = "Up: the left object's height. Right: the right object's height."
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What scenes the visitor wants to train on, but for their support."""
+
+    shapes: tuple[str, str] = ("ball", "ball")
+    moves: str = "heights"  # a key of `MOVES`
+    radius: float = 0.16
+    occlusion: bool = False
+    nonlinearity: float = 1.0
+
+    @property
+    def scene(self) -> dict[str, Any]:
+        """The fields of the recipe's scene."""
+        return {
+            "shapes": list(self.shapes),
+            "free": list(MOVES[self.moves][1]),
+            "radius": self.radius,
+            "occlusion": self.occlusion,
+            "nonlinearity": self.nonlinearity,
+        }
+
+    def request(self, support: str) -> SupportRequest:
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in self.scene.items()}
+        return SupportRequest(support, n=PICTURES, **fields)
 
 
 def show_training() -> None:
     """Paint, read what the theory says of it, train, watch."""
+    begin("decoder.moves", "heights")
+    moves = st.segmented_control(
+        "What moves", list(MOVES), format_func=lambda key: MOVES[key][0], key="decoder.moves", required=True
+    )
+    support = _paint() if moves == "heights" else _choose_planar()
+    truth = _choose_truth(moves)
+    answer = None if support is None else ask(truth.request(support))
+    if support is None:
+        refused("the support is empty: paint at least one cell")
+    elif isinstance(answer, Result):
+        _say_theory(answer, truth)
+    else:
+        refused(answer.sentence)
+    _offer_training(support, truth, isinstance(answer, Result))
+    _show_jobs()
+    st.caption(OWN_IMAGES)
+
+
+def _paint() -> str | None:
+    """A support of two heights as requests take it; None: nothing is painted."""
     st.markdown(
         "Paint which heights of the left and the right object are shown **together** in training. A decoder sees only "
         "images from there; the orange hatching is what recombining its blocks would reach."
     )
     painted = painter(AXES, key="decoder.painter")
-    shapes, share = _choose_truth()
-    request = SupportRequest(painted.text, shapes=shapes, nonlinearity=share, n=PICTURES)
-    answer = None if painted.is_empty else ask(request)
-    if painted.is_empty:
-        refused("the support is empty: paint at least one cell")
-    elif isinstance(answer, Result):
-        _say_theory(answer)
-    else:
-        refused(answer.sentence)
-    _offer_training(painted, shapes, share, isinstance(answer, Result))
-    _show_jobs()
+    return None if painted.is_empty else painted.text
 
 
-def _choose_truth() -> tuple[tuple[str, str], float]:
-    begin("decoder.left", "ball")
-    begin("decoder.right", "ball")
-    begin("decoder.nonlinearity", 1.0)
+def _choose_planar() -> str:
+    """A support of two places in the plane: four latents are too many to paint."""
+    st.markdown(
+        "Both objects go anywhere in the frame but never touch; a block is a place. Four latents cannot be painted, so "
+        "choose how the two places hang together."
+    )
+    begin("decoder.planar", "apart")
+    return st.segmented_control(
+        "Training support", list(PLANAR_SUPPORTS), format_func=PLANAR_SUPPORTS.get, key="decoder.planar", required=True
+    )
+
+
+def _choose_truth(moves: str) -> Truth:
+    for name, value in (("left", "ball"), ("right", "ball"), ("radius", 0.16), ("hides", False), ("nonlinearity", 1.0)):
+        begin(f"decoder.{name}", value)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         left = st.selectbox("Left object", SHAPES, key="decoder.left", width=150)
         right = st.selectbox("Right object", SHAPES, key="decoder.right", width=150)
+        if moves != "heights":
+            return Truth((left, right), moves)
+        radius = st.slider(
+            "Size of the objects",
+            0.08,
+            0.3,
+            step=0.01,
+            key="decoder.radius",
+            width=220,
+            help=f"Radius as a share of the image. Above {MEET:g} objects meet at like heights.",
+        )
+        hides = st.toggle("The right one hides the left one", key="decoder.hides")
         share = st.slider(
             "Nonlinearity of the truth",
             0.0,
             1.0,
             step=0.05,
             key="decoder.nonlinearity",
-            width=320,
+            width=260,
+            disabled=hides,
             help="1: objects move. 0: images fade linearly from the lowest to the highest place; then no method that "
-            "sees images only can tell the blocks apart.",
+            "sees images only can tell the blocks apart. Objects that hide each other are always at 1.",
         )
-    return (left, right), share
+    if hides and radius <= MEET:
+        st.caption(f"At this size the objects never meet, so nothing is hidden; make them larger than {MEET:g}.")
+    return Truth((left, right), moves, radius, hides, 1.0 if hides else share)
 
 
-def _say_theory(result: Result) -> None:
+def _say_theory(result: Result, truth: Truth) -> None:
     """What the theory asks of truth and support, before any training."""
     pieces, nonlinearity = result.values["components"], result.quality["nonlinearity_truth"]
     sentences = [
@@ -78,6 +151,12 @@ def _say_theory(result: Result) -> None:
         f"Sufficient nonlinearity: smallest singular value **{format_value(nonlinearity)}**"
         + (": the truth is (almost) linear, so **blocks cannot be told apart**." if nonlinearity < 0.02 else "."),
     ]
+    if truth.radius > MEET and truth.moves == "heights":
+        sentences.append(
+            "Where objects meet, the right one **hides** the left one: such scenes are **no sum**."
+            if truth.occlusion
+            else "Where objects meet, their colours add up: scenes are still sums."
+        )
     st.markdown(" ".join(sentences))
     pictures = result.arrays["pictures"][:PICTURES]
     st.image(strip(pictures), caption="Scenes of this training support", output_format="PNG")
@@ -94,7 +173,7 @@ def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
 
 
 # ----------------------------------------------------------------- training
-def _offer_training(painted: Painted, shapes: tuple[str, str], share: float, is_possible: bool) -> None:
+def _offer_training(support: str | None, truth: Truth, is_possible: bool) -> None:
     begin("decoder.kind", "additive")
     begin("decoder.job_seed", 0)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -103,20 +182,15 @@ def _offer_training(painted: Painted, shapes: tuple[str, str], share: float, is_
         )
         seed = st.number_input("Training seed", 0, 10_000, key="decoder.job_seed", width=140)
         if st.button("Train", icon=":material/model_training:", key="decoder.train", disabled=not is_possible):
-            recipe = {
-                "base": "live",
-                "kind": kind,
-                "support": painted.text,
-                "scene": {"shapes": list(shapes), "nonlinearity": share},
-            }
+            recipe = {"base": MOVES[truth.moves][2], "kind": kind, "support": support, "scene": truth.scene}
             args = {"name": "live", "family": FAMILY, "seed": int(seed), "recipe": recipe}
             try:
                 remember("decoder.watched", jobs().submit("train", args))
             except PrismError as error:
                 refused(error.sentence)
     st.caption(
-        "The small recipe: 32 × 32 pixels, 12 starts of which training loss alone chooses one, then 800 steps; well "
-        "under three minutes on two cores. It goes on when you leave this page, and is found again when you come back."
+        f"The small recipe: 32 × 32 pixels, {MOVES[truth.moves][3]}; under three minutes on two cores. "
+        "It goes on when you leave this page, and is found again when you come back."
     )
 
 
@@ -125,7 +199,9 @@ def trainings() -> list[JobStatus]:
     return [
         job
         for job in jobs().list()
-        if job.kind == "train" and job.args.get("family") == FAMILY and "recipe" in job.args
+        if job.kind == "train"
+        and job.args.get("family") == FAMILY
+        and not job.args.get("recipe", {"images": True}).get("images")  # those have no truth to be drawn beside
     ]
 
 

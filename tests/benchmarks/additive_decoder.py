@@ -1,12 +1,15 @@
 """What additivity saves, as ratios of CPU time: `python -m tests.benchmarks.additive_decoder`.
 
 - grid 31 x 31: block renders alone, and the complete grid of images, against decoding all 961 latents;
-- renderer: a batch of scenes against drawing them one at a time with Pillow at four times the size, scaled down.
+- renderer: a batch of scenes against drawing them one at a time with Pillow on an oversampled canvas, scaled down. The
+  canvas is as coarse as it may be for pictures within one of 255 grey levels (Pillow rounds an ellipse to its pixels);
+  coarser ones are shown too, with their error.
 """
 
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +27,9 @@ from backend.models.library import Library
 SIDE = 31  # images along a side of the grid
 SCENES = 256
 REPEATS = 7
-_OVERSAMPLING = 4  # of the reference drawing, for soft edges
+OVERSAMPLINGS = (4, 8, 16)  # of the reference drawing, for soft edges in the right place
+GREY_LEVEL = 1 / 255
+BARS = {"block_renders_ratio": 30, "grid_ratio": 6, "renderer_ratio": 20}
 
 
 def best_cpu_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -37,9 +42,9 @@ def best_cpu_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return min(times)
 
 
-def draw_one_by_one(scene: Scene, latents: torch.Tensor) -> np.ndarray:
+def draw_one_by_one(scene: Scene, latents: torch.Tensor, oversampling: int) -> np.ndarray:
     """The reference: each scene drawn by itself, each ball an ellipse on an oversampled canvas; (N, S, S, 3) uint8."""
-    side = scene.side * _OVERSAMPLING
+    side = scene.side * oversampling
     images = []
     for row in latents.tolist():
         picture = Image.new("RGB", (side, side), "white")
@@ -73,19 +78,24 @@ def grid_ratios(loaded: LoadedDecoder | None) -> dict[str, float]:
     }
 
 
-def renderer_ratio() -> dict[str, float]:
+def renderer_ratios() -> dict[str, Any]:
     """CPU time of the reference drawing over that of the batch, and how far the two pictures are apart."""
     scene = Scene()
     latents = make_support("l", scene).sample(SCENES, torch.Generator().manual_seed(0))
-    slow = best_cpu_s(lambda: draw_one_by_one(scene, latents), 2)
     quick = best_cpu_s(lambda: scene.draw(latents))
-    difference = scene.draw(latents).permute(0, 2, 3, 1).numpy() - draw_one_by_one(scene, latents) / 255.0
+    batch = scene.draw(latents).permute(0, 2, 3, 1).numpy()
+    references = []
+    for oversampling in OVERSAMPLINGS:
+        slow = best_cpu_s(lambda times=oversampling: draw_one_by_one(scene, latents, times), 2)
+        difference = batch - draw_one_by_one(scene, latents, oversampling) / 255.0
+        rmse = float(np.sqrt(np.mean(difference**2)))
+        references.append({"oversampling": oversampling, "ms": slow * 1e3, "ratio": slow / quick, "rmse": rmse})
+    fair = next(reference for reference in references if reference["rmse"] <= GREY_LEVEL)
     return {
-        "one_by_one_ms": slow * 1e3,
         "batch_ms": quick * 1e3,
-        "renderer_ratio": slow / quick,
         "images_per_s": SCENES / quick,
-        "rmse_to_reference": float(np.sqrt(np.mean(difference**2))),
+        "renderer_ratio": fair["ratio"],
+        "references": references,
     }
 
 
@@ -93,7 +103,11 @@ def main() -> None:
     torch.set_num_threads(1)
     library = Library()
     loaded = library.load("balls-l-additive") if library.card("balls-l-additive") else None
-    print(json.dumps({"grid": grid_ratios(loaded), "renderer": renderer_ratio()}, indent=2))
+    found = {"grid": grid_ratios(loaded), "renderer": renderer_ratios()}
+    ratios = {**found["grid"], **found["renderer"]}
+    found["meets"] = {name: ratios[name] >= bar for name, bar in BARS.items()}
+    found["meets"]["equal"] = found["grid"]["largest_difference"] <= 1e-5
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

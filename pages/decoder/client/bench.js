@@ -1,11 +1,14 @@
 // Decoders side by side: grids of recombined scenes, sliders with instant redraw, latents with a lasso.
-// Scenes under the sliders are painted here from tables of block renders; the server is not asked.
+// Scenes under the sliders are painted here, from tables of block renders or by the blocks' networks; the server is not
+// asked.
 
 const SEEN = "#8a8a8a", UNSEEN = "#D55E00", DOT = "#0A84C6";
 const GAP = 3;           // css pixels between cells
 const NEAR = 14;         // css pixels within which a point is meant
 const STRIP_AT_MOST = 40;
 const ROOM = 0.07;       // of a cloud's side, around the points
+const REST_PICKS = 22;   // renders of a block from which its rest is taken
+const PACES = [1, 0.618034, 0.7548777, 0.8191725];  // fractional parts spread evenly
 
 /** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
 const HALVES = (() => {
@@ -19,7 +22,7 @@ const HALVES = (() => {
   return table;
 })();
 
-/** A blob is: length of the header (uint32), the header as JSON, then float16 values of all tables. */
+/** A blob is: length of the header (uint32), the header as JSON, then float16 values of all tables and layers. */
 function unpack(blob) {
   const bytes = blob.slice();
   const length = new DataView(bytes.buffer).getUint32(0, true);
@@ -29,22 +32,43 @@ function unpack(blob) {
 }
 
 // ------------------------------------------------------------------ painting from tables
-/** Linear (bilinear) interpolation in a net's table of separable profiles; returns 2 x rank x side values. */
+/** The corners around a point of a regular grid: [index, share] for each, the shares adding up to 1. */
+function cornersOf(sizes, shares) {
+  return sizes.reduce((all, n, k) => {
+    const at = clamp(shares[k], 0, 1) * (n - 1), start = Math.min(Math.floor(at), n - 2);
+    return all.flatMap(([index, share]) => [[index * n + start, share * (1 - at + start)], [index * n + start + 1, share * (at - start)]]);
+  }, [[0, 1]]).filter(([, share]) => share > 0);
+}
+
+/** A net's separable profiles at latents z, 2 x rank x side values: looked up and interpolated, or computed. */
 function profilesAt(net, halves, z) {
+  if (net.layers) return runLayers(net, halves, net.latents.map((latent) => z[latent]));
   const size = 2 * net.rank * net.side, out = new Float32Array(size);
-  const steps = net.sizes.map((n, k) => {
-    const at = clamp((z[net.latents[k]] - net.low[k]) / (net.high[k] - net.low[k]), 0, 1) * (n - 1);
-    const start = Math.min(Math.floor(at), n - 2);
-    return [[start, 1 - (at - start)], [start + 1, at - start]];
-  });
-  const corners = steps.reduce((all, ends, k) =>
-    all.flatMap(([index, share]) => ends.map(([i, s]) => [index * net.sizes[k] + i, share * s])), [[0, 1]]);
-  for (const [index, share] of corners) {
-    if (share === 0) continue;
+  const shares = net.latents.map((latent, k) => (z[latent] - net.low[k]) / (net.high[k] - net.low[k]));
+  for (const [index, share] of cornersOf(net.sizes, shares)) {
     const start = net.offset + index * size;
     for (let i = 0; i < size; i++) out[i] += share * HALVES[halves[start + i]];
   }
   return out;
+}
+
+const silu = (v) => v / (1 + Math.exp(-v));
+
+/** The network of a block: its layers' weights lie row by row, one row for each output. */
+function runLayers(net, halves, values) {
+  net.numbers ??= net.layers.map(({ shape: [rows, columns], weights, biases }) => ({
+    weights: Float32Array.from({ length: rows * columns }, (_, i) => HALVES[halves[weights + i]]),
+    biases: Float32Array.from({ length: rows }, (_, i) => HALVES[halves[biases + i]]),
+  }));
+  return net.numbers.reduce((input, { weights, biases }, k) => {
+    const out = Float32Array.from(biases), n = input.length;
+    const bend = k === net.layers.length - 1 ? null : k === 0 && net.first === "sine" ? Math.sin : silu;
+    for (let row = 0; row < out.length; row++) {
+      for (let column = 0; column < n; column++) out[row] += weights[row * n + column] * input[column];
+      if (bend) out[row] = bend(out[row]);
+    }
+    return out;
+  }, values);
 }
 
 /** image[c, y, x] = sum over r of colour[r, c] u_r(y) v_r(x); channels x side x side values. */
@@ -94,12 +118,14 @@ function alone(tables, net, part) {
   return out;
 }
 
-/** The .9 quantile of a block's images over its table: where the object is not. */
+/** The .9 quantile of a block's images over the range of its latents: where the object is not. */
 function restOf(net, halves) {
-  const count = net.sizes[0], picks = [];
-  for (let k = 0; k < count; k += Math.max(1, Math.floor(count / 21))) {
-    const z = [];
-    net.latents.forEach((latent, j) => { z[latent] = net.low[j] + (net.high[j] - net.low[j]) * (k / (count - 1)); });
+  const picks = [], count = REST_PICKS;
+  for (let k = 0; k < count; k++) {
+    const z = [];  // each latent goes through its range at another pace, so that a block of several is met everywhere
+    net.latents.forEach((latent, j) => {
+      z[latent] = net.low[j] + (net.high[j] - net.low[j]) * (j === 0 ? k / (count - 1) : (k * PACES[j]) % 1);
+    });
     picks.push(paint(net, profilesAt(net, halves, z)));
   }
   const rest = new Float32Array(picks[0].length), column = new Float32Array(picks.length);
@@ -120,12 +146,15 @@ function show(canvas, image, side) {
   context.putImageData(data, 0, 0);
 }
 
-/** Linear interpolation of a response: what the latent is where the object stands at `value`. */
-function follow({ true: xs, learned: ys }, value) {
-  let k = 0;
-  while (k < xs.length - 2 && xs[k + 1] < value) k++;
-  const share = clamp((value - xs[k]) / (xs[k + 1] - xs[k] || 1), 0, 1);
-  return ys[k] + share * (ys[k + 1] - ys[k]);
+/** What a block's latents are where its object stands at `values`, by linear interpolation of its response. */
+function follow({ axes, learned }, values) {
+  const shares = axes.map((axis, k) => {
+    let i = 0;
+    while (i < axis.length - 2 && axis[i + 1] < values[k]) i++;
+    return (i + clamp((values[k] - axis[i]) / (axis[i + 1] - axis[i] || 1), 0, 1)) / (axis.length - 1);
+  });
+  const corners = cornersOf(axes.map((axis) => axis.length), shares);
+  return learned[0].map((_, j) => corners.reduce((sum, [index, share]) => sum + share * learned[index][j], 0));
 }
 
 function inside(polygon, x, y) {
@@ -137,7 +166,9 @@ function inside(polygon, x, y) {
   return is_in;
 }
 
-const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
+const distance = (a, b) => Math.hypot(...a.map((v, k) => v - b[k]));
+
+const nearest = (values, value) => values.reduce((best, v, i) => (distance(v, value) < distance(values[best], value) ? i : best), 0);
 
 // ------------------------------------------------------------------ the widget
 class Bench {
@@ -168,9 +199,9 @@ class Bench {
     if (turn !== this.turn) return;  // newer data came meanwhile
     this.sheets = new Map(images);
     this.data = data;
-    for (const panel of data.panels) for (const net of panel.tables?.nets ?? []) net.side = panel.tables.side;
+    for (const panel of data.panels) if (panel.tables) panel.tables.side = panel.tables.nets[0].side;
     if (!is_same) {
-      this.at = data.start;
+      this.goToCell(...data.start);
       this.marked = new Set();
       this.view = "latents";
     }
@@ -235,33 +266,40 @@ class Bench {
       return { whole, parts };
     });
     this.find(".scenes").style.setProperty("--columns", Math.max(3, shown.length));
-    this.find(".sliders").replaceChildren(...this.data.objects.map((name, k) => {
-      const label = document.createElement("label"), text = document.createElement("span");
-      const input = document.createElement("input"), output = document.createElement("output");
-      label.className = "slider";
-      text.textContent = name;
-      const values = this.valuesOf(k);
-      Object.assign(input, { type: "range", min: values[0], max: values.at(-1), step: "any" });
-      input.setAttribute("aria-label", name);
-      input.addEventListener("input", () => {
-        const at = [...this.at];
-        at[k] = Number(input.value);
-        this.goTo(at);
-      });
-      input.addEventListener("keydown", (event) => {  // with step "any" an arrow key would move a pixel's worth
-        const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-        if (!way) return;
-        event.preventDefault();
-        const at = [...this.at];
-        at[k] = clamp(at[k] + way * (values.at(-1) - values[0]) / 64, values[0], values.at(-1));
-        this.goTo(at);
-      });
-      label.append(text, output, input);
-      return label;
-    }));
+    this.find(".sliders").replaceChildren(...this.data.sliders.flatMap((names, k) => names.map((name, j) => this.slider(name, k, j))));
   }
 
-  valuesOf(k) { return k === 0 ? this.data.row_values : this.data.column_values; }
+  /** The slider of latent j of object k on the axes. */
+  slider(name, k, j) {
+    const label = document.createElement("label"), text = document.createElement("span");
+    const input = document.createElement("input"), output = document.createElement("output");
+    label.className = "slider";
+    label.dataset.of = `${k},${j}`;
+    text.textContent = name;
+    const [low, high] = this.rangeOf(k, j);
+    Object.assign(input, { type: "range", min: low, max: high, step: "any" });
+    input.setAttribute("aria-label", name);
+    const move = (value) => {
+      const at = this.at.map((values) => [...values]);
+      at[k][j] = clamp(value, low, high);
+      this.goTo(at);
+    };
+    input.addEventListener("input", () => move(Number(input.value)));
+    input.addEventListener("keydown", (event) => {  // with step "any" an arrow key would move a pixel's worth
+      const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      move(this.at[k][j] + (way * (high - low)) / 64);
+    });
+    label.append(text, output, input);
+    return label;
+  }
+
+  /** From where to where latent j of object k goes. */
+  rangeOf(k, j) {
+    const axis = this.scenes[0].panel.tables.responses[k].axes[j];
+    return [axis[0], axis.at(-1)];
+  }
 
   // ---------------------------------------------------------------- grids
   bindGrid(canvas) {
@@ -283,14 +321,26 @@ class Bench {
     });
   }
 
-  goToCell(row, column) { this.goTo([this.data.row_values[row], this.data.column_values[column]]); }
+  goToCell(row, column) { this.goTo([this.data.row_values[row], this.data.column_values[column]], [row, column]); }
 
-  cell() { return [nearest(this.data.row_values, this.at[0]), nearest(this.data.column_values, this.at[1])]; }
+  cell() { return this.exact ?? [nearest(this.data.row_values, this.at[0]), nearest(this.data.column_values, this.at[1])]; }
 
   isSeen([row, column]) { return this.data.seen[row * this.data.columns + column] === "1"; }
 
-  goTo(at) {
+  /** Whether training showed a scene like the one under the sliders. */
+  isSeenHere() {
+    const { apart } = this.data;
+    if (this.exact || !apart) return this.isSeen(this.cell());
+    const places = [...this.at.map((values) => apart.place.map((j) => values[j])), ...apart.others];
+    const touch = places.some((a, i) => places.slice(0, i).some((b) => distance(a, b) < apart.reach));
+    if (touch || !apart.dependent) return !touch;
+    const [first, second] = places, is_high = first[0] + first[1] >= 1;
+    return is_high ? second[0] <= 0.5 && second[1] >= 0.5 : second[0] >= 0.5 && second[1] <= 0.5;
+  }
+
+  goTo(at, exact = null) {
     this.at = at;
+    this.exact = exact;
     this.pending ??= requestAnimationFrame(() => { this.pending = null; this.redraw(); });
   }
 
@@ -330,17 +380,22 @@ class Bench {
   colour(name) { return getComputedStyle(this.root).getPropertyValue(name).trim() || "#555"; }
 
   // ---------------------------------------------------------------- scenes under the sliders
-  latentsAt(panel, at) {
-    const z = [];
-    panel.tables.responses.forEach((response, k) => { z[response.latent] = follow(response, at[k]); });
+  /** A decoder's latents for the scene under the sliders: in a cell the grid's own, so that both pictures are one. */
+  latentsAt(panel) {
+    const z = [...panel.codes[this.exact?.[0] ?? 0][this.exact?.[1] ?? 0]];
+    if (!this.exact)
+      panel.tables.responses.forEach((response, k) => {
+        const learned = follow(response, this.at[k]);
+        response.latents.forEach((latent, j) => { z[latent] = learned[j]; });
+      });
     return z;
   }
 
   drawScenes() {
     if (!this.scenes.length) return;
-    const seen = this.isSeen(this.cell());
+    const seen = this.isSeenHere();
     for (const { panel, whole, parts } of this.scenes) {
-      const tables = panel.tables, z = this.latentsAt(panel, this.at);
+      const tables = panel.tables, z = this.latentsAt(panel);
       const images = tables.nets.map((net) => paint(net, profilesAt(net, this.data.halves, z)));
       show(whole, combine(tables, images), tables.side);
       whole.classList.toggle("unseen", !seen);
@@ -349,10 +404,10 @@ class Bench {
         show(canvas, alone(tables, tables.nets[k], images[k]), tables.side);
       });
     }
-    this.root.querySelectorAll(".slider").forEach((label, k) => {
-      const input = label.querySelector("input");
-      input.value = this.at[k];
-      label.querySelector("output").textContent = this.at[k].toFixed(2);
+    this.root.querySelectorAll(".slider").forEach((label) => {
+      const [k, j] = label.dataset.of.split(",");
+      label.querySelector("input").value = this.at[k][j];
+      label.querySelector("output").textContent = this.at[k][j].toFixed(2);
     });
     this.find(".here").textContent = seen ? "Seen together in training." : "Never seen together in training: extrapolated.";
   }
@@ -368,7 +423,8 @@ class Bench {
     const views = [["latents", "Latents"], ...this.data.objects.map((name, k) => [`response.${k}`, `Response to ${name.toLowerCase()}`])];
     const home = this.find(".views");
     home.querySelectorAll("label").forEach((label) => label.remove());
-    for (const [key, title] of this.data.panels.some((panel) => panel.tables) ? views : views.slice(0, 1)) {
+    const has_curves = this.data.sliders[0].length === 1 && this.data.panels.some((panel) => panel.tables);
+    for (const [key, title] of has_curves ? views : views.slice(0, 1)) {
       const label = document.createElement("label"), input = document.createElement("input"), span = document.createElement("span");
       Object.assign(input, { type: "radio", name: "view", checked: key === this.view });
       input.addEventListener("change", () => { this.view = key; this.redraw(); });
@@ -423,7 +479,7 @@ class Bench {
     if (curve) {
       context.strokeStyle = this.colour("--st-text-color");
       context.beginPath();
-      curve.true.forEach((v, i) => context.lineTo(X(v), Y(sign * curve.learned[i])));
+      curve.axes[0].forEach((v, i) => context.lineTo(X(v), Y(sign * curve.learned[i][0])));
       context.stroke();
     }
     const radius = Math.max(1.6, side / 130);
@@ -457,10 +513,11 @@ class Bench {
   drawCross(context, cloud, X, Y) {
     const panel = cloud.panel, kind = this.view.split(".");
     if (!this.scenes.length || (panel.key !== "truth" && !panel.tables)) return;
-    let at = [this.at[1], this.at[0]];
+    const true_at = this.data.scatter.of.map(([k, j]) => this.at[k][j]);
+    let at = [true_at[1], true_at[0]];
     if (panel.key !== "truth") {
-      const learned = panel.tables.responses.map((response, k) => panel.signs[k] * follow(response, this.at[k]));
-      at = kind[0] === "response" ? [this.at[kind[1]], learned[kind[1]]] : [learned[1], learned[0]];
+      const z = this.latentsAt(panel), learned = panel.latents.map((latent, k) => panel.signs[k] * z[latent]);
+      at = kind[0] === "response" ? [true_at[kind[1]], learned[kind[1]]] : [learned[1], learned[0]];
     }
     const [px, py] = [X(at[0]), Y(at[1])];
     context.setLineDash([]);
@@ -484,15 +541,18 @@ class Bench {
     canvas.addEventListener("pointermove", (event) => {
       const here = cloud(), [x, y] = place(event);
       if (here.loop) { here.loop.push([x, y]); this.drawCloud(here); return; }
-      let best = -1, distance = NEAR ** 2;
+      let best = -1, least = NEAR ** 2;
       here.places?.forEach(([px, py], i) => {
         const d = (px - x) ** 2 + (py - y) ** 2;
-        if (d < distance) { best = i; distance = d; }
+        if (d < least) { best = i; least = d; }
       });
       if (best < 0 || best === this.pointed) return;
       this.pointed = best;
       if (!this.marked.size) this.showStrip([best]);
-      if (this.scenes.length) this.goTo(this.data.scatter.true[best].map((v, k) => clamp(v, this.valuesOf(k)[0], this.valuesOf(k).at(-1))));
+      if (!this.scenes.length) return;
+      const at = this.at.map((values) => [...values]);
+      this.data.scatter.of.forEach(([k, j], i) => { at[k][j] = clamp(this.data.scatter.true[best][i], ...this.rangeOf(k, j)); });
+      this.goTo(at);
     });
     const end = () => {
       const here = cloud(), loop = here.loop;

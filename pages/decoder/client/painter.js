@@ -1,6 +1,25 @@
 // A training support under the brush. What recombining its blocks can reach is drawn at once, in the browser.
 
 const PAINTED = "#0A84C6", GAINED = "#D55E00";
+const FIRST_CORNER_PX = 14;  // how near a click must be to the first corner to close the line
+const MOST_CORNERS = 100;
+const CROSSING = "The line would cross itself there; draw it without crossings.";
+
+/** Whether two segments cut each other; sharing an end does not count. */
+function cross([a, b], [c, d]) {
+  const side = (p, q, r) => Math.sign((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]));
+  return side(a, b, c) * side(a, b, d) < 0 && side(c, d, a) * side(c, d, b) < 0;
+}
+
+/** Whether a point lies inside a closed line: how often a ray to the right meets it. */
+function encloses(corners, [x, y]) {
+  let is_in = false;
+  corners.forEach(([x1, y1], i) => {
+    const [x0, y0] = corners.at(i - 1);
+    if (y0 > y !== y1 > y && x < ((x1 - x0) * (y - y0)) / (y1 - y0) + x0) is_in = !is_in;
+  });
+  return is_in;
+}
 
 class Painter {
   constructor(root) {
@@ -8,6 +27,8 @@ class Painter {
     this.find = (selector) => root.querySelector(selector);
     this.canvas = this.find(".canvas");
     this.cursor = null;
+    this.corners = [];  // of the line that is being drawn, right and up in 0..1 of the canvas
+    this.outline = null;  // the closed line that the cells were filled from
     this.bind();
     this.observer = new ResizeObserver(() => this.draw());
     new MutationObserver(() => this.draw()).observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
@@ -18,7 +39,10 @@ class Painter {
     const is_first = !this.cells;
     this.data = data;
     this.n = data.cells;
-    if (is_first) this.load(data.preset, data.mask);
+    if (is_first) {
+      this.load(data.preset, data.mask);
+      if (data.outline) this.outline = data.outline;
+    }
     this.find(".axis").textContent = data.axes;
     this.buildPresets();
     this.observer.observe(this.canvas);
@@ -27,6 +51,8 @@ class Painter {
 
   load(preset, mask) {
     this.preset = preset;
+    this.outline = null;
+    this.dropCorners();
     this.cells = mask.map((row) => [...row].map((cell) => cell === "1"));
   }
 
@@ -67,10 +93,15 @@ class Painter {
         clamp(Math.floor(((event.clientX - box.left) / box.width) * this.n), 0, this.n - 1),
       ];
     };
+    const place = (event) => {
+      const box = this.canvas.getBoundingClientRect();
+      return [clamp((event.clientX - box.left) / box.width, 0, 1), clamp(1 - (event.clientY - box.top) / box.height, 0, 1)];
+    };
     this.canvas.addEventListener("pointerdown", (event) => {
+      this.cursor = null;
+      if (this.chosen("tool") === "corners") { this.addCorner(place(event)); return; }
       this.canvas.setPointerCapture(event.pointerId);
       this.last = at(event);
-      this.cursor = null;
       this.stroke(this.last, this.last);
     });
     this.canvas.addEventListener("pointermove", (event) => {
@@ -85,20 +116,60 @@ class Painter {
     this.canvas.addEventListener("keydown", (event) => {
       const way = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       this.cursor ??= [Math.floor(this.n / 2), Math.floor(this.n / 2)];
+      const has_corners = this.chosen("tool") === "corners";
       if (way) this.cursor = this.cursor.map((v, k) => clamp(v + way[k], 0, this.n - 1));
+      else if (event.key === " " && has_corners) this.addCorner([(this.cursor[1] + 0.5) / this.n, (this.cursor[0] + 0.5) / this.n]);
       else if (event.key === " ") { this.stroke(this.cursor, this.cursor); this.send(); }
+      else if (event.key === "Enter" && has_corners) this.closeLine();
+      else if (event.key === "Backspace" && this.corners.length) this.corners.pop();
       else return;
       event.preventDefault();
       this.draw();
     });
     this.canvas.addEventListener("blur", () => { this.cursor = null; this.draw(); });
+    this.root.querySelectorAll("input[name=tool]").forEach((tool) => tool.addEventListener("change", () => { this.dropCorners(); this.draw(); }));
+    this.find(".close").addEventListener("click", () => this.closeLine());
     this.find(".clear").addEventListener("click", () => {
       this.cells = this.cells.map((row) => row.map(() => false));
-      this.preset = null;
+      this.preset = this.outline = null;
+      this.dropCorners();
       this.press();
       this.draw();
       this.send();
     });
+  }
+
+  // ---------------------------------------------------------------- a line through corners
+  dropCorners() {
+    this.corners = [];
+    this.refuse("");
+  }
+
+  refuse(sentence) { this.find(".refusal").textContent = sentence; }
+
+  /** Whether a new edge cuts the line; its neighbours only touch it. */
+  cuts(from, to) { return this.corners.some((corner, i) => i > 0 && cross([this.corners[i - 1], corner], [from, to])); }
+
+  addCorner(corner) {
+    const side = this.canvas.clientWidth, [first] = this.corners;
+    this.refuse("");
+    if (this.corners.length > 2 && Math.hypot(corner[0] - first[0], corner[1] - first[1]) * side < FIRST_CORNER_PX) { this.closeLine(); return; }
+    if (this.corners.length && this.cuts(this.corners.at(-1), corner)) this.refuse(CROSSING);
+    else if (this.corners.length >= MOST_CORNERS) this.refuse(`At most ${MOST_CORNERS} corners; close the line.`);
+    else this.corners.push(corner);
+    this.draw();
+  }
+
+  /** The inside of the line becomes the support; the cells show it, the server gets the corners themselves. */
+  closeLine() {
+    if (this.corners.length < 3) { this.refuse("A line needs at least three corners."); return; }
+    if (this.cuts(this.corners.at(-1), this.corners[0])) { this.refuse(CROSSING); return; }
+    const corners = this.corners;
+    this.load(null, this.cells.map((row, r) => row.map((_, c) => (encloses(corners, [(c + 0.5) / this.n, (r + 0.5) / this.n]) ? "1" : "0")).join("")));
+    this.outline = corners;
+    this.press();
+    this.draw();
+    this.send();
   }
 
   /** Paint or erase along a straight line between two cells, so that a fast finger leaves no gaps. */
@@ -110,12 +181,12 @@ class Painter {
       for (let r = row; r < row + size; r++) for (let c = column; c < column + size; c++)
         if (r >= 0 && c >= 0 && r < this.n && c < this.n) this.cells[r][c] = value;
     }
-    this.preset = null;
+    this.preset = this.outline = null;
     this.press();
     this.draw();
   }
 
-  send() { this.tell("support", { preset: this.preset, mask: this.cells.map((row) => row.map(Number).join("")) }); }
+  send() { this.tell("support", { preset: this.preset, mask: this.cells.map((row) => row.map(Number).join("")), outline: this.outline }); }
 
   // ---------------------------------------------------------------- drawing
   /** Whether each row, and each column, is met anywhere: the shadows of the support on its two blocks. */
@@ -169,17 +240,37 @@ class Painter {
       context.lineWidth = 0.5;
       context.strokeRect(x, y, w, w);
     }));
+    this.drawLine(context, side, style);
+    this.find(".close").hidden = this.corners.length < 3;
     if (this.cursor) {
       context.strokeStyle = style.getPropertyValue("--st-primary-color");
       context.lineWidth = 3;
       context.strokeRect(this.cursor[1] * w, (this.n - 1 - this.cursor[0]) * w, w, w);
     }
     const pieces = this.pieces(), total = this.n ** 2;
-    const facts = !painted ? "Nothing painted: a decoder needs something to learn from."
+    const facts = !painted && this.outline ? "A shape thinner than a cell."
+      : !painted ? "Nothing painted: a decoder needs something to learn from."
       : `${Math.round((100 * painted) / total)}% painted, in ${pieces === 1 ? "one piece" : `${pieces} pieces`}. `
         + (gained ? `Recombining blocks reaches another ${Math.round((100 * gained) / total)}%.` : "Recombining blocks reaches nothing new.");
     if (this.find(".facts").textContent !== facts) this.find(".facts").textContent = facts;
     canvas.setAttribute("aria-label", `The training support. ${facts}`);
+  }
+
+  /** The line that is being drawn, or the closed one. */
+  drawLine(context, side, style) {
+    const corners = this.corners.length ? this.corners : this.outline;
+    if (!corners) return;
+    context.strokeStyle = context.fillStyle = style.getPropertyValue("--st-text-color");
+    context.lineWidth = 2;
+    context.beginPath();
+    corners.forEach(([x, y]) => context.lineTo(x * side, (1 - y) * side));
+    if (!this.corners.length) context.closePath();
+    context.stroke();
+    this.corners.forEach(([x, y], k) => {
+      context.beginPath();
+      context.arc(x * side, (1 - y) * side, k ? 3.5 : 6, 0, 7);
+      context.fill();
+    });
   }
 }
 

@@ -1,0 +1,131 @@
+"""Where training gets its images: scenes drawn from a support as they are needed, or pictures that a user has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from backend.additive_decoding.data import LatentImages, load_clevr, load_dsprites
+from backend.additive_decoding.scenes import Scene
+from backend.additive_decoding.supports import Support
+from backend.errors import BadInput
+from backend.models.additive_decoder import Blocks, check_blocks, shrink
+
+HELD_OUT = 0.1  # share of a user's pictures that training never sees
+FEWEST_PICTURES = 50
+MOST_PICTURES = 20_000  # that are read, by a seed of their own
+MOST_LATENTS = 64
+
+
+class Source(Protocol):
+    """Scenes as a training run asks for them. A scene is a row of a tensor that only its source can read."""
+
+    blocks: Blocks
+    side: int  # pixels
+    summary: str  # what it is, for a model's card
+    licence: str  # of the weights that are trained on it
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n scenes to train on."""
+
+    def hold_out(self, n: int, generator: torch.Generator) -> Tensor:
+        """At most n scenes for validation."""
+
+    def draw(self, scenes: Tensor, side: int) -> Tensor:
+        """Their images, (n, 3, side, side)."""
+
+    def latents(self, scenes: Tensor) -> Tensor | None:
+        """What is true of them, (n, d), for reports only; None: nobody knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnScenes:
+    """Scenes of Prism: every batch is fresh, and a scene is its latents."""
+
+    scene: Scene
+    support: Support
+    summary: str = "scenes drawn by Prism, fresh ones in every step"
+    licence: str = "code and weights: as Prism; scenes: drawn by Prism"
+
+    @property
+    def blocks(self) -> Blocks:
+        return self.scene.blocks
+
+    @property
+    def side(self) -> int:
+        return self.scene.side
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.support.sample(n, generator)
+
+    hold_out = sample
+
+    def draw(self, scenes: Tensor, side: int) -> Tensor:
+        return self.scene.at_side(side).draw(scenes)
+
+    def latents(self, scenes: Tensor) -> Tensor | None:
+        return scenes
+
+
+class StoredPictures:
+    """A user's pictures: most are trained on, the others validate; a scene is the number of its picture."""
+
+    licence = "the pictures' owner decides; code: as Prism"
+
+    def __init__(self, pictures: LatentImages, blocks: Blocks) -> None:
+        n, self.side = len(pictures), pictures.images.shape[-1]
+        if n < FEWEST_PICTURES:
+            raise BadInput(f"there are {n} pictures; training needs at least {FEWEST_PICTURES}", "images")
+        self.pictures, self.blocks = pictures, blocks
+        self.summary = f"{n} pictures of the user's, sha256 {pictures.digest[:12]}; {HELD_OUT:.0%} held out"
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        cut = max(1, int(HELD_OUT * n))
+        self._held, self._trained = order[:cut], order[cut:]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._trained[torch.randint(len(self._trained), (n,), generator=generator)]
+
+    def hold_out(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._held[torch.randperm(len(self._held), generator=generator)[:n]]
+
+    def draw(self, scenes: Tensor, side: int) -> Tensor:
+        return shrink(self.pictures.images[scenes], side)
+
+    def latents(self, scenes: Tensor) -> Tensor | None:
+        return None if self.pictures.latents is None else self.pictures.latents[scenes]
+
+
+def read_pictures(path: str, side: int, sizes: Sequence[int] = ()) -> StoredPictures:
+    """A user's dSprites file (.npz) or folder of pictures, with blocks of the given sizes.
+
+    Args: sizes: of the blocks; none: as the data's own factors are grouped.
+    Raises: BadInput: unreadable, too few pictures, another side, or no blocks; NotAvailable: no such path.
+    """
+    is_file = Path(path).suffix == ".npz"
+    found = load_dsprites(path, MOST_PICTURES) if is_file else load_clevr(path, side, MOST_PICTURES)
+    if found.images.shape[-1] % side:
+        raise BadInput(f"the pictures have {found.images.shape[-1]} pixels; {side} does not divide them", "images")
+    blocks = _blocks_of(found, sizes)
+    return StoredPictures(_at_side(found, side), blocks)
+
+
+def _at_side(found: LatentImages, side: int) -> LatentImages:
+    return LatentImages(shrink(found.images, side), found.latents, found.names, found.blocks, found.digest)
+
+
+def _blocks_of(found: LatentImages, sizes: Sequence[int]) -> Blocks:
+    if not sizes:
+        if not found.blocks:
+            raise BadInput("nothing says which latents these pictures have; name the sizes of the blocks", "blocks")
+        return found.blocks
+    if min(sizes) < 1 or len(sizes) < 2 or sum(sizes) > MOST_LATENTS:
+        raise BadInput(
+            f"blocks of sizes {list(sizes)}; expected two or more, each at least 1, {MOST_LATENTS} latents at most",
+            "blocks",
+        )
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    blocks = [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    return check_blocks(blocks, sum(sizes))
