@@ -63,7 +63,7 @@ def test_the_widened_regions_are_the_dilated_masks() -> None:
     labels = np.repeat(np.repeat(np.arange(12).reshape(3, 4), 7, axis=0), 6, axis=1)
     labels[5:9, 3:8] = 11  # one label in two places
     masks = segmentation._widen(labels, segmentation._disk_offsets(5))
-    for label, mask in enumerate(masks):
+    for label, mask in enumerate(masks.toarray().reshape(-1, *labels.shape)):
         assert np.array_equal(mask, dilation(labels == label, footprint=disk(5)))
 
 

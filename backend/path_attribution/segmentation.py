@@ -1,8 +1,11 @@
 """Regions of an image by its colours alone: SLIC superpixels for LIME, Felzenszwalb's segments for XRAI."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array, vstack
 from skimage.morphology import disk
 from skimage.segmentation import felzenszwalb, slic
@@ -59,13 +62,15 @@ def _segment(data: bytes, full_shape: tuple[int, int, int]) -> csr_array:
         preserve_range=True,
         anti_aliasing=True,
     )
-    offsets, scales = _disk_offsets(_XRAI_DILATION), []
-    for scale in XRAI_SCALES:
-        labels = felzenszwalb(at_224, scale=scale, sigma=_XRAI_SIGMA, min_size=_XRAI_MIN_SIZE)
+    smooth = gaussian_filter(at_224, sigma=(_XRAI_SIGMA, _XRAI_SIGMA, 0))  # once for all scales
+
+    def regions(scale: float) -> csr_array:
+        labels = felzenszwalb(smooth, scale=scale, sigma=0, min_size=_XRAI_MIN_SIZE)
         labels = resize(labels, shape, order=0, preserve_range=True, mode="constant", anti_aliasing=False).astype(int)
-        masks = _widen(labels - labels.min(), offsets)
-        scales.append(csr_array(masks.reshape(len(masks), -1)))
-    return vstack(scales, format="csr")
+        return _widen(labels - labels.min(), _disk_offsets(_XRAI_DILATION))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the greedy merge lets other threads work
+        return vstack(list(pool.map(regions, XRAI_SCALES)), format="csr")
 
 
 # Regions depend on the picture alone: another target, model or training seed finds them here. Those of a small
@@ -91,19 +96,34 @@ def _disk_offsets(radius: int) -> np.ndarray:
     return np.argwhere(disk(radius)) - radius
 
 
-def _widen(labels: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Every label's mask, dilated by the offsets; (H, W) -> (labels, H, W), boolean.
+def _widen(labels: np.ndarray, offsets: np.ndarray) -> csr_array:
+    """Every label's pixels, dilated by the offsets; (H, W) -> membership (labels, H * W), boolean.
 
     Only pixels at a border can reach another label's pixels, so only they are spread.
     """
-    height, width = labels.shape
+    (height, width), n_labels = labels.shape, int(labels.max()) + 1
     margin = int(np.abs(offsets).max(initial=0))
-    masks = np.zeros((labels.max() + 1, height + 2 * margin, width + 2 * margin), dtype=bool)
-    rows, columns = np.indices(labels.shape)
-    masks[labels, rows + margin, columns + margin] = True
-    padded = np.pad(labels, 1, mode="edge")
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    y, x = np.nonzero(np.any([n != labels for n in neighbours], axis=0))
-    dy, dx = offsets.T
-    masks[labels[y, x][:, None], y[:, None] + margin + dy, x[:, None] + margin + dx] = True
-    return masks[:, margin : margin + height, margin : margin + width]
+    tall, wide = height + 2 * margin, width + 2 * margin
+    y, x = np.indices(labels.shape)
+    place = (labels * tall + y + margin) * wide + x + margin  # of a pixel in its own label's mask
+    is_in = np.zeros(n_labels * tall * wide, dtype=bool)
+    is_in[place] = True
+    spread = place[_is_border(labels)][:, None] + (offsets @ np.array([wide, 1]))
+    is_in[spread] = True
+    inner = is_in.reshape(n_labels, tall, wide)[:, margin : margin + height, margin : margin + width]
+    pixels = np.flatnonzero(inner)
+    starts = np.searchsorted(pixels, np.arange(n_labels + 1) * labels.size)
+    return csr_array(
+        (np.ones(len(pixels), dtype=bool), pixels % labels.size, starts), shape=(n_labels, labels.size), dtype=bool
+    )
+
+
+def _is_border(labels: np.ndarray) -> np.ndarray:
+    """Which pixels have a neighbour, left, right, above or below, of another label; (H, W) -> (H, W)."""
+    is_border = np.zeros(labels.shape, dtype=bool)
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    is_border[1:] |= down
+    is_border[:-1] |= down
+    is_border[:, 1:] |= across
+    is_border[:, :-1] |= across
+    return is_border
