@@ -71,10 +71,11 @@ def _print_json(value: Any) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from backend.catalog import METHODS
-    from backend.describe import describe_method
+    from backend.catalog import DECODER_KINDS, METHODS
+    from backend.describe import describe_decoder, describe_method
 
     rows = [describe_method(spec) for spec in METHODS.values()]
+    rows += [describe_decoder(spec) for spec in DECODER_KINDS.values()]
     if arguments.json:
         return _print_json(rows)
     for row in rows:
@@ -82,11 +83,13 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
+    from backend.catalog import DECODERS
     from backend.describe import describe_model
-    from backend.service import local_service
+    from backend.service import ModelStatus, local_service
 
     service = local_service()
-    rows = [describe_model(status) for status in service.models()]
+    decoders = [ModelStatus(spec, False, 0, "") for spec in DECODERS.values()]  # a fresh process has loaded none
+    rows = [describe_model(status) for status in [*service.models(), *decoders]]
     if arguments.json:
         _print_json(rows)
     else:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from backend.catalog import MethodSpec
+from backend.catalog import DecoderSpec, MethodSpec
 from backend.service import ModelStatus
 
 
@@ -13,6 +13,11 @@ def describe_method(spec: MethodSpec) -> dict[str, Any]:
     row["needs"] = sorted(spec.needs)
     del row["implementation"]
     return row
+
+
+def describe_decoder(spec: DecoderSpec) -> dict[str, Any]:
+    """A kind of decoder's row as JSON, with the names that a method's row has for the same things."""
+    return {**dataclasses.asdict(spec), "group": "decoder"}
 
 
 def describe_model(status: ModelStatus) -> dict[str, Any]:
