@@ -106,6 +106,7 @@ class Context:
 _FAMILIES = {
     "path_attribution": "backend.path_attribution.run",
     "additive_decoding": "backend.additive_decoding.run",
+    "image_text": "backend.image_text.run",
 }
 
 

@@ -5,6 +5,7 @@ Adding a method is one module and one `MethodSpec`; adding a shipped model is on
 """
 
 from backend.catalog.additive_decoding import DECODER_KINDS, DECODERS, DecoderSpec
+from backend.catalog.image_text import PAIR_METHODS, PAIRS
 from backend.catalog.path_attribution import BASELINES, EMBEDDED, EXAMPLES, HUB, METHODS, check_baseline
 from backend.catalog.specs import ExampleSpec, FamilySpec, MethodSpec, ModelSpec, ParamSpec
 from backend.errors import BadInput
@@ -30,7 +31,7 @@ FAMILIES: dict[str, FamilySpec] = {
 
 
 # The rows of each family's methods; a key may mean another method in another family.
-METHODS_OF: dict[str, dict[str, MethodSpec]] = {"path_attribution": METHODS}
+METHODS_OF: dict[str, dict[str, MethodSpec]] = {"path_attribution": METHODS, "image_text": PAIR_METHODS}
 
 
 def method(key: str, family: str = "path_attribution") -> MethodSpec:
@@ -67,6 +68,8 @@ __all__ = [
     "HUB",
     "METHODS",
     "METHODS_OF",
+    "PAIRS",
+    "PAIR_METHODS",
     "DecoderSpec",
     "ExampleSpec",
     "FamilySpec",

@@ -11,6 +11,12 @@ from backend.contracts.additive_decoding import (
     LatentScatterRequest,
     SupportRequest,
 )
+from backend.contracts.image_text import (
+    PairMapRequest,
+    PairRandomisationRequest,
+    PairScoreRequest,
+    ReportMapsRequest,
+)
 from backend.contracts.path_attribution import (
     AttributionRequest,
     FaithfulnessRequest,
@@ -32,12 +38,16 @@ __all__ = [
     "FaithfulnessRequest",
     "LatentScatterRequest",
     "OnStep",
+    "PairMapRequest",
+    "PairRandomisationRequest",
+    "PairScoreRequest",
     "ParamValue",
     "Params",
     "PathRequest",
     "PredictionRequest",
     "Provenance",
     "RandomisationRequest",
+    "ReportMapsRequest",
     "Request",
     "Result",
     "SensitivityRequest",

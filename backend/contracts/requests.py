@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from backend.contracts import additive_decoding, path_attribution
+from backend.contracts import additive_decoding, image_text, path_attribution
 from backend.contracts.values import Params
 from backend.errors import BadInput
 
@@ -24,10 +24,14 @@ Request = (
     | additive_decoding.LatentScatterRequest
     | additive_decoding.DecoderFiguresRequest
     | additive_decoding.SupportRequest
+    | image_text.PairMapRequest
+    | image_text.ReportMapsRequest
+    | image_text.PairScoreRequest
+    | image_text.PairRandomisationRequest
 )
 REQUEST_TYPES: dict[str, type] = {kind.kind: kind for kind in typing.get_args(Request)}
 # Of requests that name their family only: the first kind of each family that a script would mean.
-_DEFAULT_KINDS = {"path_attribution": "attribution", "additive_decoding": "decoding"}
+_DEFAULT_KINDS = {"path_attribution": "attribution", "additive_decoding": "decoding", "image_text": "pair_map"}
 
 
 def request_to_json(request: Request) -> dict[str, Any]:

@@ -144,18 +144,18 @@ def attribute_all(
     Args:
         layer, beta, sigma2, mode: None: the paper's, see `defaults`; a model's own are filled in by who asks.
     Returns: maps in nats per token; curves "fit" (mean cosine) and "compression" (nats per element); figures
-        "cosine_before", "cosine_after".
+        "fit_before" and "fit_after".
     Raises: BadInput: no such block, or `normalised` for a model without statistics.
     """
     return _attribute_all(problems, _cosine_score, layer, beta, sigma2, mode, n_steps, lr, samples)
 
 
 def attribute_contrast(problem: Problem, **params: object) -> Explanation:
-    """Contrastive M2IB of one input; see `contrast_all`."""
-    return contrast_all([problem], **params)[0]
+    """Contrastive M2IB of one input; see `attribute_contrast_all`."""
+    return attribute_contrast_all([problem], **params)[0]
 
 
-def contrast_all(
+def attribute_contrast_all(
     problems: Sequence[Problem],
     layer: int | None = None,
     beta: float | None = None,
@@ -224,7 +224,9 @@ def _attribute_all(
     first, tower = problems[0], problems[0].tower
     usual = defaults(first)
     layer = tower.check_layer(usual[0] if layer is None else layer)
-    settings = Settings(usual[1] if beta is None else beta, usual[2] if sigma2 is None else sigma2, n_steps, lr, samples)
+    settings = Settings(
+        usual[1] if beta is None else beta, usual[2] if sigma2 is None else sigma2, n_steps, lr, samples
+    )
     statistics = _statistics(first, layer, mode)
     sizes = [len(problem.targets) for problem in problems]
     with torch.no_grad():
@@ -289,6 +291,6 @@ def _explain(
         maps,
         special,
         {"fit": fit, "compression": compression},
-        {"score_before": before, "score_after": fit[:, -1]},
+        {"fit_before": before, "fit_after": fit[:, -1]},
         notes,
     )

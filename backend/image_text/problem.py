@@ -35,7 +35,7 @@ class Problem:
     """
 
     tower: Tower
-    inputs: Tensor  # (1, C, H, W) in [0, 1], or ids (1, L)
+    inputs: Tensor  # (1, C, H, W) in [0, 1], or ids (1, context_length)
     targets: Tensor  # (B, E), unit vectors of the other modality
     seed: int = 0
     negatives: Tensor | None = None  # (K, E), unit vectors that do not belong to the input
@@ -49,6 +49,13 @@ class Problem:
     @property
     def is_text(self) -> bool:
         return self.tower.modality == "text"
+
+    def is_special(self, n_tokens: int) -> Tensor:
+        """Which of a text's tokens belong to no word, (T,) bool."""
+        special = torch.ones(n_tokens, dtype=torch.bool)
+        for first, last in self.words:
+            special[first:last] = False
+        return special
 
     def generator(self) -> torch.Generator:
         """A fresh generator on the CPU: each map of a batch has the numbers that it would have by itself."""
@@ -96,12 +103,10 @@ def places(problem: Problem, values: Tensor, layer: int) -> tuple[Tensor, Tensor
 
     Raises: BadInput: the tokens are neither.
     """
-    is_special = problem.tower.is_special(problem.inputs)
     grid = problem.tower.grid(layer)
     if grid is None:
-        marked = torch.tensor(is_special, device=values.device)
-        return values, values[:, marked].sum(1)
-    leading = len(is_special)
+        return values, values[:, problem.is_special(values.shape[1]).to(values.device)].sum(1)
+    leading = len(problem.tower.is_special(problem.inputs))
     if values.shape[1] != leading + grid[0] * grid[1]:
         raise BadInput(f"{values.shape[1]} tokens do not fill a grid of {grid[0]} x {grid[1]}", "layer")
     return values[:, leading:].unflatten(1, grid), values[:, :leading].sum(1)

@@ -13,9 +13,10 @@ from torch import nn
 
 from backend import catalog
 from backend.catalog import ModelSpec
+from backend.catalog.image_text import open_clip_spec
 from backend.errors import BadInput, NotAvailable
 from backend.limits import LIMITS, Limits
-from backend.models import decoders, exported, hub, networks, user_models, weights
+from backend.models import clip, decoders, exported, hub, networks, user_models, weights
 from backend.models.classifier import Classifier, LoadedClassifier
 from backend.models.decoders import LoadedDecoder
 
@@ -73,7 +74,9 @@ class Library:
             )  # fmt: skip
         if isinstance(key, str) and key.startswith(decoders.JOB_PREFIX):
             return decoders.job_spec(key)[0]
-        spec = self.specs().get(key) or catalog.DECODERS.get(key)
+        if isinstance(key, str) and key.startswith(clip.PREFIX) and key not in self.specs():
+            return open_clip_spec(key)
+        spec = self.specs().get(key) or catalog.DECODERS.get(key) or catalog.PAIRS.get(key)
         if spec is None:
             raise BadInput(f"unknown model {key!r}; one of {', '.join(self.specs())}, or timm:NAME", "model")
         return spec
@@ -91,7 +94,7 @@ class Library:
     # ------------------------------------------------------------- loading
     def load(
         self, key: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> LoadedClassifier | LoadedDecoder:
+    ) -> LoadedClassifier | LoadedDecoder | clip.ImageTextPair:
         """Read a model's weights, check them against its row and put it on the device.
 
         Raises: BadInput: the weights, labels or input size do not fit; NotAvailable: no network, or no such file.
@@ -100,6 +103,8 @@ class Library:
         if spec.task == decoders.TASK:
             folder = decoders.job_spec(key)[1] if spec.source == "local" else self.weights_folder
             return decoders.load_decoder(spec, folder, torch.device(device), dtype)
+        if spec.task == clip.TASK:
+            return self._load_pair(spec, device, dtype)
         if spec.source == "hub":
             network = hub.load_network(spec.architecture.removeprefix(hub.PREFIX))
             digest = weights.digest_of(network.state_dict())
@@ -110,6 +115,12 @@ class Library:
             state, digest = self._read(spec)
             network = build_network(spec, state)
         return _assemble(spec, network, digest, device, dtype)
+
+    def _load_pair(self, spec: ModelSpec, device: torch.device | str, dtype: torch.dtype) -> clip.ImageTextPair:
+        if spec.source == "embedded":
+            return clip.load_trained(spec.key, self.weights_folder, device, dtype)
+        name = spec.architecture.removeprefix(clip.PREFIX)
+        return clip.load_open_clip(name, spec.weights or None, device, dtype, spec.key)
 
     def _read(self, spec: ModelSpec) -> _Weights:
         with self._lock:

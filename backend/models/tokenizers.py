@@ -57,6 +57,10 @@ class Tokenizer(ABC):
     def split(self, text: str) -> tuple[str, list[tuple[int, int, list[int]]]]:
         """The text that spans refer to, and for each of its words: start, end, ids of its sub-tokens."""
 
+    @abstractmethod
+    def piece(self, token: int) -> str:
+        """How a sub-token is written, without marks of where in a word it stands."""
+
     def tokenize(self, text: str) -> TokenizedText:
         """One text with its words. What does not fit is cut off at the end and counted.
 
@@ -101,11 +105,15 @@ class WordTokenizer(Tokenizer):
         self.vocabulary = sorted(set(words))
         names = ["<pad>", "<start>", *("##" + letter for letter in _SPELLING), *self.vocabulary]
         self._ids = {name: k for k, name in enumerate(names)}
+        self._names = (*names, "<end>")
         self.end_id = len(names)
         self.vocab_size = len(names) + 1
 
     def split(self, text: str) -> tuple[str, list[tuple[int, int, list[int]]]]:
         return text, [(m.start(), m.end(), self._pieces(m[0])) for m in _WORD.finditer(_lower(text))]
+
+    def piece(self, token: int) -> str:
+        return self._names[token].removeprefix("##")
 
     def _pieces(self, word: str) -> list[int]:
         if word in self._ids:
@@ -140,6 +148,9 @@ class BytePairTokenizer(Tokenizer):
         cleaned = self._tokenizer.clean_fn(text)
         found = [(m.start(), m.end(), self._pieces(m[0])) for m in self._tokenizer.pat.finditer(cleaned)]
         return _place_words(text, cleaned, found)
+
+    def piece(self, token: int) -> str:
+        return self._tokenizer.decode([token]).strip()
 
     def _pieces(self, word: str) -> list[int]:
         tokenizer = self._tokenizer

@@ -1,0 +1,123 @@
+"""Requests about an image and a text, through the service and the command line; tiny pairs stand for shipped ones."""
+
+import json
+
+import numpy as np
+import pytest
+
+from backend import service as engine
+from backend.__main__ import main
+from backend.contracts import PairMapRequest, PairScoreRequest, ReportMapsRequest, Result
+from backend.errors import BadInput
+from backend.images import encode_png
+from backend.service import LocalService
+from tests.pairs import REPORT, SIDE, pair_service
+
+SENTENCES = ("Small nodule.", "No effusion in the left lung.", "Lungs are clear.")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> LocalService:
+    return pair_service(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    return encode_png(np.random.default_rng(0).random((40, 40)))
+
+
+@pytest.fixture(scope="module")
+def image_id(service, picture) -> str:
+    return service.put_image(picture).id
+
+
+# ----------------------------------------------------------------- doors
+def test_the_command_line_answers_a_pair(service, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "local_service", lambda: service)
+    (tmp_path / "x.png").write_bytes(picture)
+    request = {"family": "image_text", "method": "m2ib", "model": "cxr-clip", "image": "x.png", "text": REPORT}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    assert main(["run", str(tmp_path / "request.json"), "--out", str(tmp_path / "out")]) == 0
+    result = Result.load(tmp_path / "out")
+    assert result.arrays["image_map"].shape == (SIDE, SIDE)
+    assert result.arrays["token_map"].shape == (len(result.values["tokens"]),)
+    assert result.unit == "nats per token"
+
+
+@pytest.mark.parametrize(
+    "modality, there, missing", [("image", "image_map", "token_map"), ("text", "token_map", "image_map")]
+)
+def test_one_modality_is_asked_alone(service, image_id, modality, there, missing):
+    result = service.run(PairMapRequest(image_id, REPORT, modality=modality))
+    assert there in result.arrays and missing not in result.arrays
+
+
+def test_words_stand_in_the_text_and_sum_their_tokens(service, image_id):
+    result = service.run(PairMapRequest(image_id, "A clear lungs xyz", modality="text"))
+    words, text = result.values["words"], result.values["text"]
+    assert [text[w["start"] : w["end"]] for w in words] == [w["text"] for w in words] == ["A", "clear", "lungs", "xyz"]
+    assert result.values["tokens"] == ["a", "clear", "lungs", "x", "y", "z"]
+    np.testing.assert_allclose(result.arrays["word_map"][3], result.arrays["token_map"][3:].sum(), rtol=1e-6)
+
+
+# ----------------------------------------------------------------- reports
+def test_a_report_equals_its_sentences_asked_one_by_one(service, image_id):
+    report = service.run(ReportMapsRequest(image_id, SENTENCES))
+    counts, start = report.values["counts"]["token_map"], 0
+    for k, sentence in enumerate(SENTENCES):
+        alone = service.run(PairMapRequest(image_id, sentence))
+        np.testing.assert_allclose(report.arrays["image_map"][k], alone.arrays["image_map"], rtol=1e-4, atol=1e-5)
+        own = report.arrays["token_map"][start : start + counts[k]]
+        np.testing.assert_allclose(own, alone.arrays["token_map"], rtol=1e-4, atol=1e-5)
+        start += counts[k]
+
+
+def test_the_first_sentence_shows_while_the_others_are_on_their_way(service, image_id):
+    seen = []
+    service.result_store.clear()
+    service.run(ReportMapsRequest(image_id, SENTENCES, seed=5), seen.append)
+    early = [step.partial for step in seen if step.partial is not None]
+    assert early and early[0].values["done"] == 1 and early[0].arrays["image_map"].shape == (1, SIDE, SIDE)
+
+
+# ----------------------------------------------------------------- control
+def test_the_control_is_the_map_of_a_stranger(service, image_id):
+    stranger = service.put_image(encode_png(np.random.default_rng(1).random((SIDE, SIDE)))).id
+    result = service.run(PairMapRequest(image_id, REPORT, modality="text", control_id=stranger))
+    swapped = service.run(PairMapRequest(stranger, REPORT, modality="text"))
+    np.testing.assert_allclose(result.arrays["control_word_map"], swapped.arrays["word_map"], rtol=1e-4)
+    assert not np.allclose(result.arrays["control_word_map"], result.arrays["word_map"], rtol=1e-3)
+
+
+# ----------------------------------------------------------------- scores
+def test_cosines_of_several_texts(service, image_id):
+    result = service.run(PairScoreRequest(image_id, SENTENCES))
+    alone = service.run(PairMapRequest(image_id, SENTENCES[1], modality="text"))
+    assert result.arrays["cosines"][1] == pytest.approx(alone.values["cosine"], abs=1e-6)
+
+
+# ----------------------------------------------------------------- bad input
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        ({"text": ""}, "text"),
+        ({"text": " \n\t"}, "text"),
+        ({"text": "🙂 心臓"}, "text"),
+        ({"text": "a" * 300_000}, "text"),
+        ({"modality": "sound"}, "modality"),
+        ({"method": "magic"}, "method"),
+        ({"model": "no-such"}, "model"),
+        ({"model": "digits-gap"}, "model"),
+        ({"params": (("layer", 4),)}, "layer"),
+        ({"params": (("layer", -1),)}, "layer"),
+        ({"params": (("beta", float("nan")),)}, "beta"),
+        ({"params": (("mode", "normalised"),)}, "mode"),
+        ({"image_id": "0" * 64}, "image"),
+        ({"control_id": "0" * 64}, "image"),
+    ],
+)
+def test_bad_input_gets_one_sentence(service, image_id, changes, field):
+    fields = {"image_id": image_id, "text": REPORT, **changes}
+    with pytest.raises(BadInput) as refusal:
+        service.run(PairMapRequest(**fields))
+    assert refusal.value.field == field and refusal.value.sentence
