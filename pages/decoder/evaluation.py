@@ -14,10 +14,10 @@ from pages.shared.exports import Column, metrics_csv
 from pages.shared.figures import format_value
 from pages.shared.session import jobs
 from pages.shared.tables import draw_table
+from pages.shared.watching import watch
 
 EVALUATIONS = Path(__file__).resolve().parents[2] / "assets" / "evaluations"
 FAMILY = "additive_decoding"
-EVERY_S = 1.0
 COLUMNS = (
     Column("name", "Decoder"),
     Column("lms_spearman", "LMS, seen", "higher", "Median over seeds of the latent matching score."),
@@ -100,7 +100,7 @@ def _spread(ends: list[float] | None) -> str | None:
 def _offer_run(case: Case, keys: list[str]) -> None:
     running = next((job for job in _runs() if job.state not in ENDED), None)
     if running is not None:
-        _watch(running.id)
+        watch(jobs(), running.id, "Measuring", key="decoder.table.cancel")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         key = st.selectbox(
@@ -114,14 +114,3 @@ def _offer_run(case: Case, keys: list[str]) -> None:
                 refused(error.sentence)
                 return
             st.rerun()
-
-
-@st.fragment(run_every=EVERY_S)
-def _watch(job_id: str) -> None:
-    """Progress of a running evaluation; it goes on when this page is left, and is found again when it is opened."""
-    status = jobs().status(job_id)
-    if status.state in ENDED:
-        st.rerun()
-    st.progress(status.step.fraction, text=f"Measuring {status.args['model']}: {status.message or status.state}")
-    if st.button("Cancel", icon=":material/stop_circle:", key="decoder.table.cancel"):
-        jobs().cancel(job_id)

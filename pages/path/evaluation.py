@@ -14,6 +14,7 @@ from pages.shared.controls import refused
 from pages.shared.exports import Column, Spread, metrics_csv
 from pages.shared.session import escape, jobs
 from pages.shared.tables import draw_table
+from pages.shared.watching import watch
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SHOWN = (
@@ -28,7 +29,6 @@ SHOWN = (
     "pointing",
     "seconds",
 )
-EVERY_S = 1.0  # how often a running job is looked at
 DATASETS = ("MNIST", "CIFAR-10", "ImageNet")
 
 
@@ -90,7 +90,7 @@ def _spread(cell: dict[str, float | None]) -> Spread | None:
 # ----------------------------------------------------------------- a run of now
 def _offer_run(model: str, status: JobStatus | None) -> None:
     if status is not None and status.state not in ENDED:
-        _watch(status.id)
+        watch(jobs(), status.id, "Evaluating", key="path.table.cancel")
         return
     if status is not None and status.state == "failed":
         refused(status.error)
@@ -103,17 +103,6 @@ def _offer_run(model: str, status: JobStatus | None) -> None:
                 refused(error.sentence)
                 return
             st.rerun()
-
-
-@st.fragment(run_every=EVERY_S)
-def _watch(job_id: str) -> None:
-    """Progress of a running job; it goes on when this page is left, and is found again when it is opened."""
-    status = jobs().status(job_id)
-    if status.state in ENDED:
-        st.rerun()
-    st.progress(status.step.fraction, text=f"Evaluating {status.args['model']}: {status.message or status.state}")
-    if st.button("Cancel", icon=":material/stop_circle:", key="path.table.cancel"):
-        jobs().cancel(job_id)
 
 
 # ----------------------------------------------------------------- the paper's
