@@ -72,6 +72,17 @@ def test_the_report_needs_nothing_and_runs_nothing():
     assert "d" * 64 in text and "0.250" in text
 
 
+@pytest.mark.parametrize(("outline", "count"), [(True, 2), (False, 0)])
+def test_the_object_is_outlined_in_the_report(outline, count):
+    """On the image and on the map, at the pixels' own places."""
+    mask = np.zeros((3, 4), bool)
+    mask[1, 2] = True
+    panels, display = [Panel("ig", "IG", np.ones((3, 4), np.float32))], Display(outline=outline)
+    rest = dict(columns=COLUMNS, rows=[], curves=[], settings={}, results=[RESULT], python="")
+    text = exports.html_report(Report("T", np.zeros((3, 4, 1)), "", panels, display, mask=mask, **rest)).decode()
+    assert text.count("d='M2 1h1M2 2h1M2 1v1M3 1v1'") == text.count("outline of the object") == count
+
+
 def test_python_lines_are_python_and_name_what_was_changed():
     text = exports.python_lines([REQUEST], "digit-7")
     compile(text, "lines", "exec")

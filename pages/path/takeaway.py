@@ -20,10 +20,10 @@ def show(board: Board, panels: Sequence[Panel], settings: Settings) -> None:
     report, footer = _report(board, panels, settings), _footer(board)
     stem = f"prism-{settings.model}-{board.picture.example or UPLOAD}".replace(":", "-")
 
-    image, mask = report.image, board.picture.mask(*report.image.shape[:2])
+    image = report.image
 
     def figure(file_format: str):
-        return lambda: static_figure(image, panels, settings.display, report.title, footer, file_format, mask)
+        return lambda: static_figure(image, panels, settings.display, report.title, footer, file_format, report.mask)
 
     def data() -> bytes:
         return results_npz(image, report.results)
@@ -105,4 +105,5 @@ def _report(board: Board, panels: Sequence[Panel], settings: Settings) -> Report
         results=results,
         python=python_lines(board.answered, board.picture.example or None, board.picture.name),
         notes=board.picture.notes,
+        mask=board.picture.mask(*board.prediction.arrays["pixels"].shape[:2]),
     )

@@ -15,6 +15,7 @@ from backend.catalog import method
 from backend.contracts import AttributionRequest, Result
 from backend.images import encode_png
 from pages.shared.figures import (
+    OUTLINE_COLOUR,
     SIGNED_COLOURS,
     UNSIGNED_COLOURS,
     Axes,
@@ -26,6 +27,7 @@ from pages.shared.figures import (
     draw_map,
     format_value,
     is_diverging,
+    outline_path,
     scale_sentence,
 )
 
@@ -160,6 +162,7 @@ class Report:
     results: Sequence[Result]
     python: str
     notes: Sequence[str] = field(default_factory=tuple)
+    mask: np.ndarray | None = None  # (H, W) bool, where the object is, if known
 
 
 _REPORT_CSS = (Path(__file__).parent / "client" / "report.css").read_text()
@@ -203,14 +206,29 @@ def _report_maps(report: Report) -> str:
     e = html.escape
     drawn = [panel for panel in report.panels if panel.values is not None]
     limits = colour_limits(drawn, report.display)
-    figures = [f"<figure>{_png_tag(report.image, report.description)}<figcaption><b>Image</b></figcaption></figure>"]
+    outline = "" if report.mask is None or not report.display.outline else _outline_tag(report.mask)
+
+    def picture(pixels: np.ndarray, alt: str) -> str:
+        return f"<div class='picture'>{_png_tag(pixels, alt)}{outline}</div>"
+
+    figures = [f"<figure>{picture(report.image, report.description)}<figcaption><b>Image</b></figcaption></figure>"]
     for panel in drawn:
         pixels = draw_map(report.image, panel, report.display, limits[panel.key]) / 255
         figures.append(
-            f"<figure>{_png_tag(pixels, f'{panel.title} map')}{_colour_bar(panel, report.display, limits[panel.key])}"
+            f"<figure>{picture(pixels, f'{panel.title} map')}{_colour_bar(panel, report.display, limits[panel.key])}"
             f"<figcaption><b>{e(panel.title)}</b><br>{e(panel.caption)}</figcaption></figure>"
         )
     return f"<p>{e(scale_sentence(drawn, report.display))}</p><div class='maps'>{''.join(figures)}</div>"
+
+
+def _outline_tag(mask: np.ndarray) -> str:
+    """The object's outline, laid over a picture."""
+    height, width = mask.shape
+    return (
+        f"<svg viewBox='0 0 {width} {height}' preserveAspectRatio='none' role='img' aria-label='outline of the object'>"
+        f"<path d='{outline_path(mask)}' fill='none' stroke='{OUTLINE_COLOUR}' vector-effect='non-scaling-stroke'/>"
+        "</svg>"
+    )
 
 
 def _colour_bar(panel: Panel, display: Display, limit: float) -> str:

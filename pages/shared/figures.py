@@ -242,6 +242,19 @@ def draw_map(image: np.ndarray, panel: Panel, display: Display, limit: float) ->
     return np.round((1 - alpha) * to_grey(image) * 255 + alpha * colours).astype(np.uint8)
 
 
+def outline_path(mask: np.ndarray) -> str:
+    """The border between mask and no mask as an SVG path, one unit a pixel; (H, W) bool.
+
+    >>> outline_path(np.array([[False, True]]))
+    'M1 0h1M1 1h1M1 0v1M2 0v1'
+    """
+    inside = np.pad(mask, 1)
+    rows, columns = np.nonzero(inside[1:, 1:-1] != inside[:-1, 1:-1])  # edges along a row, above pixel `rows`
+    lines = [f"M{x} {y}h1" for y, x in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(inside[1:-1, 1:] != inside[1:-1, :-1])
+    return "".join(lines + [f"M{x} {y}v1" for y, x in zip(rows, columns, strict=True)])
+
+
 def format_value(value: float) -> str:
     """Three significant digits with a true minus sign, as the browser prints them.
 
