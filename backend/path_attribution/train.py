@@ -4,12 +4,9 @@ The same name, seed, thread count and kind of machine give the same weights, als
 resumed from its checkpoint on the way.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor
 
 from backend import catalog
@@ -29,9 +25,16 @@ from backend.models import networks
 from backend.models.classifier import Classifier
 from backend.path_attribution import composites, data
 from backend.path_attribution.data import LabelledImages
-from backend.training import describe_machine, replace_file, weights_key
+from backend.training import (
+    WEIGHTS,
+    describe_machine,
+    find_checkpoint,
+    forget_checkpoint,
+    keep_checkpoint,
+    weights_key,
+    write_weights,
+)
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 _EVALUATION_BATCH = 250
 
 
@@ -151,7 +154,6 @@ def train(
     key = weights_key(name, seed)
     test = dataset.load("test", None)
     run.module.network = networks.finish(run.network)
-    weights = save({k: v.contiguous().cpu() for k, v in run.module.network.state_dict().items()})
     card = {
         "key": key,
         "architecture": f"prism:{recipe.architecture}",
@@ -164,15 +166,10 @@ def train(
         "training_s": round(run.elapsed_s, 1),
         "accuracy": accuracy(run.module, test, run.device),
         "test_images": len(test),
-        "sha256": hashlib.sha256(weights).hexdigest(),
         "licence": dataset.licence,
-        "torch": torch.__version__.split("+")[0],
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / f"{key}.safetensors", weights)
-    replace_file(folder / f"{key}.json", (json.dumps(card, indent=2) + "\n").encode())
-    run.forget_checkpoint()
+    card = write_weights(folder, key, run.module.network.state_dict(), card)
+    forget_checkpoint(run.checkpoint)
     return card
 
 
@@ -193,7 +190,7 @@ class _Run:
         if recipe.is_mixed:
             self.module.to(memory_format=torch.channels_last)
         self.epoch, self.elapsed_s = 0, 0.0  # of all rounds
-        state = self._read_checkpoint()
+        state = find_checkpoint(self.checkpoint, self.identity)
         if state is not None:
             self.network.load_state_dict(state["network"])
             self.epoch, self.elapsed_s = state["epoch"], state["elapsed_s"]
@@ -248,33 +245,14 @@ class _Run:
         return loss.item()
 
     def _keep(self) -> None:
-        if self.checkpoint is None:
-            return
         state = {
-            "identity": self.identity,
             "epoch": self.epoch,
             "elapsed_s": self.elapsed_s,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.checkpoint.with_name(self.checkpoint.name + ".part")
-        torch.save(state, beside)
-        os.replace(beside, self.checkpoint)  # a kill in the middle leaves the last whole one
-
-    def _read_checkpoint(self) -> dict[str, Any] | None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return None
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
-            raise BadInput("the checkpoint belongs to another run (name, seed or recipe differ)", "checkpoint")
-        return state
-
-    def forget_checkpoint(self) -> None:
-        if self.checkpoint is not None:
-            with contextlib.suppress(FileNotFoundError):
-                self.checkpoint.unlink()
+        keep_checkpoint(self.checkpoint, self.identity, state)
 
 
 def one_cycle(progress: float, peak: float) -> float:
