@@ -117,8 +117,9 @@ def test_table_for_the_browser(service):
     assert result.values["bytes"] == 2 * 65 * 2 * 3 * 16 * 2
 
 
-def test_blocks_of_two_have_a_table_and_larger_ones_send_their_network(service):
-    planar = service.run(BlockTableRequest("balls-blocks-dependent"))
+def test_blocks_of_several_latents_send_their_network_and_those_of_two_a_table_when_asked(service):
+    assert "weight_1_3" in service.run(BlockTableRequest("balls-blocks-dependent")).arrays
+    planar = service.run(BlockTableRequest("balls-blocks-dependent", size=33))
     assert planar.arrays["profiles_1"].shape == (33, 33, 2, 3, 16)
     assert planar.arrays["response_0"].shape == (13, 13, 2)
     four = service.run(BlockTableRequest("balls-four"))

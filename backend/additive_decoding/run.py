@@ -331,7 +331,7 @@ def _root_mean(errors: Tensor) -> float | None:
 
 # ----------------------------------------------------------------- what the browser needs
 def _tabulate(context: Context, request: BlockTableRequest) -> Result:
-    """What the browser needs to draw any scene: each network's table, or the network where its block is too large."""
+    """What the browser needs to draw any scene: the table of a scalar block's network, or the network itself."""
     bench = _bench(context, request.model)
     decoder = bench.loaded.module.decoder
     arrays: dict[str, np.ndarray] = {}
@@ -339,7 +339,8 @@ def _tabulate(context: Context, request: BlockTableRequest) -> Result:
     for i, net in enumerate(decoder.nets):
         latents = list(decoder.blocks[i]) if len(decoder.nets) > 1 else list(range(bench.loaded.module.n_latents))
         arrays[f"colour_{i}"] = net.colour.detach().float().cpu().numpy()  # (rank, channels)
-        if len(latents) > grids.MAX_TABLE_LATENTS:
+        # A network of several latents is smaller than its table, and exact.
+        if len(latents) > (grids.MAX_TABLE_LATENTS if request.size else 1):
             about = _put_weights(arrays, i, net)
         else:
             about = _put_table(arrays, i, net, bench, latents, request.size or None, context.runtime.device)

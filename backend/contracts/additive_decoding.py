@@ -21,12 +21,12 @@ class DecodingRequest:
 
 @dataclass(frozen=True, slots=True)
 class BlockTableRequest:
-    """What a browser needs to draw any scene: block renders on a grid of latents, or the network of a larger block."""
+    """What a browser needs to draw any scene: block renders on a grid of latents, or the network of a block."""
 
     kind: ClassVar[str] = "block_table"
     family: ClassVar[str] = "additive_decoding"
     model: str
-    size: int = 0  # values along each latent; 0: 65 for one latent, 33 for two
+    size: int = 0  # values along each latent of a block of one or two; 0: 65 for one, the network for more
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Decoders side by side in the browser: grids, sliders with instant redraw, latents; no server call while looking.
 
 The browser gets each grid as one sheet of tiles, and as float16 the tables of block renders, or the network of a
-block of more than two latents; under the sliders it interpolates or runs them, adds the blocks and applies the link.
+block of several latents; under the sliders it interpolates or runs them, adds the blocks and applies the link.
 """
 
 import base64
@@ -22,6 +22,7 @@ from pages.shared.figures import format_value
 
 _CLIENT = Path(__file__).parent / "client"
 _SHARED = Path(__file__).parents[1] / "shared" / "client"
+REST_SCENES = 40  # training scenes whose renders say what a block draws where its object is not
 TILES_ACROSS = 20  # thumbnails in a row of their sheet
 
 _component = st.components.v2.component(
@@ -103,7 +104,7 @@ def tables_sentence(decoders: Sequence[Drawn]) -> str:
         words
         for words, is_sent in (
             ("tables of block renders", has_tables),
-            ("the networks of blocks of more than two latents", has_nets),
+            ("networks of blocks", has_nets),
         )
         if is_sent
     )
@@ -173,7 +174,7 @@ def _panel(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> 
         "blocks": learned_blocks,
         "codes": drawn.grid.arrays["latents"].tolist(),  # (n, m, d): of each cell
         "learned": np.round(drawn.scatter.arrays["learned"][:, latents], 4).tolist(),
-        "tables": None if drawn.table is None else _tables(drawn.table, objects, drawn.permutation, tables),
+        "tables": None if drawn.table is None else _tables(drawn, objects, tables),
     }
 
 
@@ -188,16 +189,17 @@ def _signs(drawn: Drawn, objects: tuple[int, int], latents: Sequence[int]) -> li
     ]
 
 
-def _tables(
-    table: Result, objects: tuple[int, int], permutation: Sequence[int], tables: list[np.ndarray]
-) -> dict[str, Any]:
+def _tables(drawn: Drawn, objects: tuple[int, int], tables: list[np.ndarray]) -> dict[str, Any]:
+    table, scatter = drawn.table, drawn.scatter.arrays
+    codes = np.round(scatter["learned"][scatter["in_support"]][:REST_SCENES], 4)
     nets = [_net(table, i, tables) for i in range(len(table.values["tables"]))]
     return {
         "kind": table.values["kind"],
         "link": table.values["link"],
         "white": table.values["white"],
         "nets": nets,
-        "responses": [_response(table, list(permutation).index(k)) for k in objects],
+        "codes": codes.tolist(),
+        "responses": [_response(table, drawn.permutation.index(k)) for k in objects],
     }
 
 

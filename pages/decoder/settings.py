@@ -66,13 +66,14 @@ CASES: dict[str, Case] = {
         Case(
             "dependent",
             "Dependent balls in the plane",
-            "The second ball's side depended on where the first one was; **the other side** was never seen.",
+            "The second ball's side depended on where the first one was; **the other side** was never seen. The "
+            "decoder draws it all the same; the encoder, which the theory promises nothing about, need not read it.",
             ("balls-blocks-dependent",),
         ),
         Case(
             "four",
             "Four balls, blocks of three",
-            "Place and size of four balls, one block each; the grid recombines two of them.",
+            "Place and size of four balls, one block each; the grid and the sliders recombine two of them.",
             ("balls-four",),
         ),
     )

@@ -7,8 +7,6 @@ const GAP = 3;           // css pixels between cells
 const NEAR = 14;         // css pixels within which a point is meant
 const STRIP_AT_MOST = 40;
 const ROOM = 0.07;       // of a cloud's side, around the points
-const REST_PICKS = 22;   // renders of a block from which its rest is taken
-const PACES = [1, 0.618034, 0.7548777, 0.8191725];  // fractional parts spread evenly
 
 /** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
 const HALVES = (() => {
@@ -118,16 +116,9 @@ function alone(tables, net, part) {
   return out;
 }
 
-/** The .9 quantile of a block's images over the range of its latents: where the object is not. */
-function restOf(net, halves) {
-  const picks = [], count = REST_PICKS;
-  for (let k = 0; k < count; k++) {
-    const z = [];  // each latent goes through its range at another pace, so that a block of several is met everywhere
-    net.latents.forEach((latent, j) => {
-      z[latent] = net.low[j] + (net.high[j] - net.low[j]) * (j === 0 ? k / (count - 1) : (k * PACES[j]) % 1);
-    });
-    picks.push(paint(net, profilesAt(net, halves, z)));
-  }
+/** The .9 quantile of a block's images over training scenes: where the object is not. */
+function restOf(net, codes, halves) {
+  const picks = codes.map((z) => paint(net, profilesAt(net, halves, z)));
   const rest = new Float32Array(picks[0].length), column = new Float32Array(picks.length);
   for (let i = 0; i < rest.length; i++) {
     for (let k = 0; k < picks.length; k++) column[k] = picks[k][i];
@@ -400,7 +391,7 @@ class Bench {
       show(whole, combine(tables, images), tables.side);
       whole.classList.toggle("unseen", !seen);
       parts.forEach((canvas, k) => {
-        if (tables.kind !== "masked") tables.nets[k].rest ??= restOf(tables.nets[k], this.data.halves);
+        if (tables.kind !== "masked") tables.nets[k].rest ??= restOf(tables.nets[k], tables.codes, this.data.halves);
         show(canvas, alone(tables, tables.nets[k], images[k]), tables.side);
       });
     }
