@@ -122,6 +122,8 @@ class Chunks:
                     torch.cuda.empty_cache()
                 continue
             start = stop
+        if len(outputs) == 1:
+            return outputs[0]
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 

@@ -47,8 +47,10 @@ def _is_on_images(layer: nn.Module) -> bool:
 
 
 def _quick_forward(layer: nn.Conv2d):
+    weight = layer.weight.contiguous(memory_format=torch.channels_last)  # and so is all that follows
+
     def forward(images: Tensor) -> Tensor:
-        return _ConvolutionOnImages.apply(images, layer.weight, layer.bias, layer.stride, layer.padding)
+        return _ConvolutionOnImages.apply(images, weight, layer.bias, layer.stride, layer.padding)
 
     return forward
 
