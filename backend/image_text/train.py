@@ -26,6 +26,7 @@ from backend.image_text import data, judge
 from backend.image_text.corpus import Corpus, radiograph_corpus
 from backend.models.clip import build_network, pair_of_card
 from backend.models.tokenizers import WordTokenizer
+from backend.models.towers import attention_of
 from backend.training import (
     WEIGHTS,
     describe_machine,
@@ -53,13 +54,13 @@ class Recipe:
     text_layers: int = 3
     heads: int = 4
     embed_dim: int = 128
-    stem: tuple[int, ...] = (24, 48, 96)
+    stem: tuple[int, ...] = (16, 40, 80)
     context_length: int = 72
-    looking_steps: int = 4000  # of the first stage
+    looking_steps: int = 2000  # of the first stage
     looking_batch: int = 64
     looking_rate: float = 1.5e-3
-    reading_steps: int = 4000  # of the second stage
-    reading_batch: int = 192
+    reading_steps: int = 2000  # of the second stage
+    reading_batch: int = 128
     reading_rate: float = 2e-3
 
     def network(self, words: list[str]) -> dict[str, Any]:
@@ -337,13 +338,19 @@ class _Run:
         drawn = [self.corpus.draw_text(int(row), generator) for row in rows]
         fits = self._fits(rows, drawn)
         image = self._features[int(generator.integers(2)), torch.from_numpy(rows).to(self.device)]
-        ids = self.pair.tokens([text.text for text in drawn])
-        with self._autocast():
-            text = self.pair.text.encode(ids)
+        text = self._read([text.text for text in drawn])
         image = F.normalize(image @ self.module.visual.proj, dim=-1)
         scale = self.module.logit_scale.exp().clamp(max=_CAPPED_SCALE)
-        loss = contrast(scale * image @ F.normalize(text.float(), dim=-1).T, fits)
+        loss = contrast(scale * image @ F.normalize(text, dim=-1).T, fits)
         return self._learn(loss, recipe.reading_rate, recipe.reading_steps, 60, 1.0)
+
+    def _read(self, texts: list[str]) -> Tensor:
+        """Features of texts, (n, E); short ones together, so that little padding is computed."""
+        ids = self.pair.tokens(texts)
+        order = (ids != self.pair.tokenizer.pad_id).sum(1).argsort()
+        with self._autocast():
+            read = [self.pair.text.attend(ids[part])[0] for part in order.chunk(4)]
+        return torch.cat(read).float()[order.argsort()]
 
     def _fits(self, rows: np.ndarray, drawn: list[Any]) -> Tensor:
         """Which texts fit which pictures, (n, n) bool: pictures down, texts across."""
@@ -393,7 +400,9 @@ def look(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         hidden = visual._embeds(images)
     finally:
         handle.remove()
-    return kept[0], visual.ln_post(visual.transformer(hidden))[:, 1:]
+    for block in visual.transformer.resblocks:  # written out, attention is twice as fast on a CPU at this size
+        hidden, _ = attention_of(block, hidden)
+    return kept[0], visual.ln_post(hidden)[:, 1:]
 
 
 def jitter(images: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -176,7 +176,7 @@ class ConvStem(nn.Module):
     The stages give strides 2, 4, 8 and 16. Two residual convolutions at stride 8 look at what is smaller than a patch.
     """
 
-    def __init__(self, width: int, channels: Sequence[int] = (24, 48, 96)) -> None:
+    def __init__(self, width: int, channels: Sequence[int] = (16, 40, 80)) -> None:
         super().__init__()
         first, second, third = channels
         self.fine = nn.Sequential(
