@@ -111,7 +111,136 @@ M2IB_CONTRAST = MethodSpec(
     family=FAMILY,
 )
 
-PAIR_METHODS: dict[str, MethodSpec] = {spec.key: spec for spec in (M2IB, M2IB_CONTRAST)}
+_SAMPLING = "Every sample is a pass through the tower."
+_BEHIND = ParamSpec(
+    "behind",
+    "Hidden parts",
+    "",
+    "choice",
+    "black",
+    "What is seen where a part of the image is hidden. A hidden word becomes the padding token.",
+    choices=("black", "mean"),
+    advanced=True,
+)
+
+GRAD_CAM = MethodSpec(
+    key="grad-cam",
+    title="Grad-CAM",
+    group="activation",
+    implementation="backend.image_text.grad_cam:attribute",
+    source="Selvaraju et al., Grad-CAM, arXiv:1610.02391",
+    summary="Channels of a block's output, weighted by their mean gradient; positive evidence only.",
+    equation=r"a = \mathrm{ReLU}\left(\sum_c \overline{\partial_{h_c} \cos}\; h_c\right)",
+    limits="Made for convolutions: the mean gradient over the tokens of a transformer mixes unlike places.",
+    params=(
+        _layer(
+            "Block whose output is weighted, from 0.",
+            "the last block, or the one before where the tower reads a single token in the end",
+        ),
+    ),
+    signed=False,
+    unit="cosine",
+    needs=frozenset({"gradient"}),
+    family=FAMILY,
+)
+
+SALIENCY = MethodSpec(
+    key="saliency",
+    title="Saliency",
+    group="gradient",
+    implementation="backend.image_text.saliency:attribute",
+    source="Simonyan et al., Deep Inside Convolutional Networks, arXiv:1312.6034",
+    summary="How fast the cosine changes with each pixel, or with each token's embedding.",
+    equation=r"a_j = \max_c |\partial_{x_{jc}} \cos|,\quad a_t = \|\partial_{x_t} \cos\|_2",
+    limits="Local and noisy: says what a tiny change would do, not what is there.",
+    signed=False,
+    unit="cosine per unit of input",
+    needs=frozenset({"gradient"}),
+    family=FAMILY,
+)
+
+KERNEL_SHAP = MethodSpec(
+    key="kernel-shap",
+    title="KernelSHAP",
+    group="perturbation",
+    implementation="backend.image_text.kernel_shap:attribute",
+    source="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, arXiv:1705.07874",
+    summary="Shapley values of superpixels or words: shares of the cosine's change when all of them are shown.",
+    equation=r"\phi = \arg\min \sum_S \pi(S)\left(\cos(x_S) - \phi_0 - \sum_{j \in S} \phi_j\right)^2",
+    limits="Inputs with parts left out are unlike any that the model was trained on. " + _SAMPLING,
+    params=(
+        ParamSpec("samples", "Coalitions", "", "int", 512, _SAMPLING, low=16, high=20000),
+        ParamSpec("segments", "Superpixels", "", "int", 50, "How many SLIC is asked for.", low=4, high=500),
+        _BEHIND,
+    ),
+    unit="cosine",
+    complete=True,
+    family=FAMILY,
+)
+
+RISE = MethodSpec(
+    key="rise",
+    title="RISE",
+    group="perturbation",
+    implementation="backend.image_text.rise:attribute",
+    source="Petsiuk et al., RISE, arXiv:1806.07421",
+    summary="Random masks over the image or the words, each weighted by the cosine that it leaves.",
+    equation=r"a = \frac{1}{n p} \sum_i \cos(x \odot M_i)\, M_i",
+    limits="Needs many passes, and finds nothing smaller than its cells.",
+    params=(
+        ParamSpec(
+            "samples",
+            "Masks",
+            "n",
+            "int",
+            None,
+            _SAMPLING,
+            low=8,
+            high=20000,
+            optional=True,
+            auto_help="2,048 for images and 256 for texts",
+        ),
+        ParamSpec("grid", "Cells per side", "", "int", 7, "Of the masks over an image.", low=2, high=32, advanced=True),
+        ParamSpec("keep", "Share kept", "p", "float", 0.5, "Chance that a cell or word stays.", low=0.05, high=0.95),
+        _BEHIND,
+    ),
+    unit="cosine",
+    family=FAMILY,
+)
+
+CHEFER = MethodSpec(
+    key="chefer",
+    title="Chefer et al.",
+    group="propagation",
+    implementation="backend.image_text.attention:relevance",
+    source="Chefer et al., Generic Attention-model Explainability, arXiv:2103.15679",
+    summary="Attention, weighted by its positive gradient, carried through all blocks to the token that is pooled.",
+    equation=r"R \leftarrow R + \overline{(\nabla A \odot A)^+}\, R",
+    limits="For towers with self-attention only; what the perceptrons do to a token is not followed.",
+    signed=False,
+    unit="relevance",
+    needs=frozenset({"gradient", "attention"}),
+    family=FAMILY,
+)
+
+ROLLOUT = MethodSpec(
+    key="rollout",
+    title="Attention rollout",
+    group="propagation",
+    implementation="backend.image_text.attention:rollout",
+    source="Abnar and Zuidema, Quantifying Attention Flow in Transformers, arXiv:2005.00928",
+    summary="Attention alone, averaged over heads and multiplied through the blocks.",
+    equation=r"\prod_\ell \tfrac12 (\overline{A}_\ell + I)",
+    limits="Does not know the other modality: the map is the same for every text or image.",
+    signed=False,
+    unit="share of attention",
+    needs=frozenset({"attention"}),
+    family=FAMILY,
+)
+
+PAIR_METHODS: dict[str, MethodSpec] = {
+    spec.key: spec for spec in (M2IB, M2IB_CONTRAST, CHEFER, RISE, KERNEL_SHAP, GRAD_CAM, SALIENCY, ROLLOUT)
+}
 
 
 # ----------------------------------------------------------------- models

@@ -36,9 +36,9 @@ class Tower(ABC):
     def n_layers(self) -> int:
         return len(self.names)
 
-    def check_layer(self, layer: int) -> int:
+    def check_layer(self, layer: int, least: int = 0) -> int:
         """Raises: BadInput: no such block."""
-        if not 0 <= layer < self.n_layers:
+        if not least <= layer < self.n_layers:
             raise BadInput(f"layer {layer}; the {self.modality} tower has 0..{self.n_layers - 1}", "layer")
         return layer
 
@@ -55,8 +55,12 @@ class Tower(ABC):
         """What the blocks after `layer` make of a hidden state; (N, T, C) -> (N, E).
 
         In the last block only what the pooling reads is computed. `inputs` are needed by texts (where they end); one
-        row of them serves all rows of `hidden`.
+        row of them serves all rows of `hidden`. Layer -1 goes on from what `embed` gives.
         """
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """The hidden state before block 0, (N, T, C). Raises: NotAvailable: this tower has none."""
+        raise NotAvailable(f"the {self.modality} tower has no embedding of its tokens", "method")
 
     def grid(self, layer: int) -> tuple[int, int] | None:
         """Rows and columns of the tokens that are places; None: the tokens are no places (text)."""
@@ -114,6 +118,11 @@ def pooled_block(block: nn.Module, hidden: Tensor, at: Tensor | int, mask: Tenso
     return out + block.ls_2(block.mlp(block.ln_2(out)))
 
 
+def _begin_graph(embedded: Tensor) -> Tensor:
+    """The same values as a leaf that wants a gradient, where gradients are on: weights and token ids want none."""
+    return embedded.detach().requires_grad_(torch.is_grad_enabled())
+
+
 def _is_plain(blocks: Sequence[nn.Module]) -> bool:
     """Are these open_clip's default blocks, whose parts we may call one by one?"""
     return all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention) for block in blocks) and all(
@@ -148,16 +157,16 @@ class VisionTower(Tower):
         return (True,)  # the class token; the average pooling does not read it, later blocks do
 
     def prefix(self, inputs: Tensor, layer: int) -> Tensor:
-        hidden = self._embed(inputs)
+        hidden = self.embed(inputs)
         for block in self.blocks[: self.check_layer(layer) + 1]:
             hidden = block(hidden)
         return hidden
 
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.visual._embeds(self.normalise(images))
+    def embed(self, inputs: Tensor) -> Tensor:
+        return self.visual._embeds(self.normalise(inputs))
 
     def suffix(self, hidden: Tensor, layer: int, inputs: Tensor | None = None) -> Tensor:
-        rest = self.blocks[self.check_layer(layer) + 1 :]
+        rest = self.blocks[self.check_layer(layer, -1) + 1 :]
         if rest and self.pooling == "token" and self.has_attention:
             for block in rest[:-1]:
                 hidden = block(hidden)
@@ -173,7 +182,7 @@ class VisionTower(Tower):
     def attend(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self.has_attention:
             return super().attend(inputs)
-        hidden, attentions = self._embed(inputs), []
+        hidden, attentions = _begin_graph(self.embed(inputs)), []
         for block in self.blocks:
             hidden, attention = attention_of(block, hidden)
             attentions.append(attention)
@@ -293,12 +302,12 @@ class TextTower(Tower):
         mask = self.owner.attn_mask
         return None if mask is None else mask[:length, :length].to(hidden)
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        ids = self._cut(ids)
+    def embed(self, inputs: Tensor) -> Tensor:
+        ids = self._cut(inputs)
         return self.owner.token_embedding(ids) + self.owner.positional_embedding[: ids.shape[1]]
 
     def prefix(self, inputs: Tensor, layer: int) -> Tensor:
-        hidden = self._embed(inputs)
+        hidden = self.embed(inputs)
         mask = self._mask(hidden.shape[1], hidden)
         for block in self.blocks[: self.check_layer(layer) + 1]:
             hidden = block(hidden, attn_mask=mask)
@@ -307,7 +316,7 @@ class TextTower(Tower):
     def suffix(self, hidden: Tensor, layer: int, inputs: Tensor | None = None) -> Tensor:
         if inputs is None:
             raise BadInput("the text tower needs the token ids to know where a text ends", "text")
-        rest, mask = self.blocks[self.check_layer(layer) + 1 :], self._mask(hidden.shape[1], hidden)
+        rest, mask = self.blocks[self.check_layer(layer, -1) + 1 :], self._mask(hidden.shape[1], hidden)
         at = self._pooled_at(self._cut(inputs), len(hidden))
         whole = rest[:-1] if self.has_attention else rest
         for block in whole:
@@ -321,7 +330,7 @@ class TextTower(Tower):
     def attend(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self.has_attention:
             return super().attend(inputs)
-        hidden, attentions = self._embed(inputs), []
+        hidden, attentions = _begin_graph(self.embed(inputs)), []
         mask = self._mask(hidden.shape[1], hidden)
         for block in self.blocks:
             hidden, attention = attention_of(block, hidden, mask)
