@@ -308,7 +308,7 @@ def test_attention_lies_on_the_way_to_the_features(kind):
     images = torch.rand(1, pair.n_channels, 64, 64)
     ids = pair.tokens("no left effusion.")
     for tower, inputs in ((pair.image, images), (pair.text, ids)):
-        hidden = tower._embed(inputs).requires_grad_()
+        hidden = tower.embed(inputs).requires_grad_()
         mask = None if tower is pair.image else tower._mask(hidden.shape[1], hidden)
         out, attention = attention_of(tower.blocks[0], hidden, mask)
         assert torch.allclose(attention.sum(-1), torch.ones(1), atol=1e-5)
