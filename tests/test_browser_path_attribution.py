@@ -1,5 +1,6 @@
 """A visitor at the attribution page: from the first look to the exported report, on the real process."""
 
+import base64
 import io
 import re
 import zipfile
@@ -118,6 +119,24 @@ def test_a_link_shows_the_same_again(visitor, browser, app_url):
     settle(other)
     assert table_row(other, "Saliency")[1:5] == shown[1:5]
     context.close()
+
+
+_PASTE = """(letters) => {
+    const bytes = Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
+    const clipboardData = new DataTransfer();
+    clipboardData.items.add(new File([bytes], 'pasted.png', {type: 'image/png'}));
+    document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_a_picture_can_be_pasted(visitor, app_url):
+    open_page(visitor, app_url)
+    visitor.evaluate(_PASTE, base64.b64encode(encode_png(photographs.coffee()[:96, :96] / 255)).decode())
+    expect(visitor.get_by_text("pasted.png").first).to_be_visible()
+    expect(row(visitor, "SAMP++")).to_be_visible()
+    settle(visitor)
+    assert "example=upload" in visitor.url
+    assert visitor.locator("[data-testid=stException]").count() == 0
 
 
 _WATCH_RISE = """() => {

@@ -17,6 +17,7 @@ from pages.path.settings import UPLOAD, Refusals, Settings, changed_only, read_q
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.figures import format_value
 from pages.shared.gallery import Thumbnail, gallery
+from pages.shared.paste import paste_into
 from pages.shared.session import escape, recall, remember, service
 
 SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
@@ -170,8 +171,10 @@ def _take_upload() -> Picture | None:
         "Your own picture",
         key="path.upload",
         max_upload_size=LIMITS.max_upload_bytes // MIB,
-        help="PNG, JPEG, WebP, TIFF or BMP. It stays in this process's memory and is never written to disk.",
+        help="PNG, JPEG, WebP, TIFF or BMP: chosen, dropped here, or pasted (Ctrl+V, ⌘V). It stays in this process's "
+        "memory and is never written to disk.",
     )
+    paste_into("path.upload")
     if upload is None:
         return None
     if upload.file_id != recall("path.upload_seen"):
