@@ -153,6 +153,28 @@ def test_the_table_stands_beside_the_papers(page):
     assert page.button(key="path.table.run")
 
 
+def test_every_stored_run_is_shown_with_who_leads(page):
+    opened(page)
+    page.session_state["path.tab"] = "The table"
+    page.run()
+    runs = {"table": "Deletion, ratio", "study": "Paired differences of SAMP joint", "figure5": "Sensitivity-N"}
+    for name, said in (*runs.items(), ("completeness", "Completeness gap"), ("concentration", "Var(a)")):
+        page.session_state["path.table.kept"] = name
+        page.run()
+        assert not page.exception
+        assert said in texts(page)
+
+
+def test_the_study_says_where_our_method_is_behind():
+    from pages.path import evaluation
+
+    table = evaluation._stored("digits-fc")["study"]
+    titles = {row["name"]: row["title"] for row in table["rows"]}
+    sentence = evaluation._verdict(table, titles, "insertion_ratio", "insertion", "higher")
+    pair = next(p for p in table["paired"] if p["theirs"] == "lrp:composite=gamma" and p["metric"] == "insertion_ratio")
+    assert pair["high"] < 0 and "behind LRP (composite=gamma)" in sentence
+
+
 def test_cancel_stops_and_continue_goes_on(page, monkeypatch):
     from pages.path import views
 
