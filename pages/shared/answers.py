@@ -1,6 +1,7 @@
 """What a visitor has been answered on a page: one answer per request, kept until there are too many."""
 
 import logging
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Answers:
 
     page: str  # prefix of its session keys
     at_most: int  # kept for a visitor
+    is_private: bool = False  # health data: no value that a fault mentions is logged, only where it happened
 
     def known(self) -> dict[Request, Answer]:
         """This visitor's answers, the oldest first."""
@@ -80,5 +82,10 @@ class Answers:
             if type(error).__module__.startswith("streamlit"):  # a rerun passes through
                 raise
             fault = uuid.uuid4().hex[:8]
-            log.error("fault %s", fault, exc_info=error)
+            if self.is_private:
+                log.error(
+                    "fault %s: %s\n%s", fault, type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+                )
+            else:
+                log.error("fault %s", fault, exc_info=error)
             return Refusal(f"Something went wrong on our side (fault {fault}). Your inputs are kept; try again.")

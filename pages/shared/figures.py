@@ -86,6 +86,25 @@ def _unsigned_colours() -> np.ndarray:
 SIGNED_COLOURS = _signed_colours()
 UNSIGNED_COLOURS = _unsigned_colours()
 
+
+def _ramp(anchors: Sequence[tuple[float, float, float]]) -> np.ndarray:
+    """(128, 3) uint8 at equal perceptual distances."""
+    return np.round(_oklab_to_srgb(_uniform_ramp(anchors, 128)) * 255).astype(np.uint8)
+
+
+def _ground_colours(ground: float, weak: float, strong: float) -> dict[str, np.ndarray]:
+    """Colours behind words: nothing is the page's own ground, as light as that; much stands out from it.
+
+    Args: lightness of the ground, of half the limit and of the limit.
+    """
+    warm = _ramp([(ground, 0.0, 60.0), (weak, 0.13, 60.0), (strong, 0.16, 40.0)])
+    against = _ramp([(ground, 0.0, 250.0), (weak, 0.12, 250.0), (strong, 0.14, 260.0)])
+    return {"unsigned": warm, "signed": np.concatenate([against[:0:-1], warm])}
+
+
+# Behind words, on a light and on a dark page; the words' own colour is black or white, whichever is read better.
+WORD_COLOURS = {"light": _ground_colours(0.99, 0.80, 0.58), "dark": _ground_colours(0.19, 0.42, 0.72)}
+
 # Lines: readable on white and on dark; dash and marker tell them apart without colour.
 _LINE_COLOURS = ("#D55E00", "#0A84C6", "#009E73", "#CC79A7", "#E69F00", "#8C6BB1", "#4FA8DC", "#8A8A8A")
 _DASHES = ("solid", "dash", "dot", "dashdot")

@@ -7,8 +7,10 @@ largest value) and repeats the formulas of `figures` on them.
 import base64
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import streamlit as st
@@ -25,6 +27,50 @@ _component = st.components.v2.component(
     css=(_CLIENT / "map_grid.css").read_text(),
     js=(_CLIENT / "numbers.js").read_text() + (_CLIENT / "map_grid.js").read_text(),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in shares of the picture's width and height, with 0 <= left < right <= 1 and so downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    label: str = ""  # what is in it; empty: the person's own
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, object]) -> "Box | None":
+        """Read what the browser sent; None if it makes no sense."""
+        try:
+            left, top, right, bottom = (float(given[name]) for name in ("left", "top", "right", "bottom"))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError):
+            return None
+        makes_sense = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+        return cls(left, top, right, bottom) if makes_sense else None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """What stands around the maps."""
+
+    layout: Literal["grid", "large"] = "grid"  # large: one map below the other, as wide as there is room
+    with_image: bool = True  # the image by itself as the first picture
+    with_tools: bool = True  # False: shown as `display` says, which another grid on the page decides
+    is_pickable: bool = False  # a map's title chooses it
+    picked: str = ""  # key of the map that is chosen now
+    may_draw: bool = False  # a box can be drawn, with the pointer or the keyboard
+    boxes: tuple[Box, ...] = ()  # that are known
+    drawn: Box | None = None  # the person's, to begin with
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the person did with a grid of maps."""
+
+    display: Display
+    drawn: Box | None = None  # the box drawn last
+    picked: str | None = None  # key of the map whose title was pressed just now
 
 
 def map_grid(
@@ -44,13 +90,32 @@ def map_grid(
         description: the image in words, for those who do not see it.
         mask: (H, W) bool, where the object is, if known.
     """
+    return arranged_maps(image, panels, display, Arrangement(), key=key, description=description, mask=mask).display
+
+
+def arranged_maps(
+    image: np.ndarray,
+    panels: Sequence[Panel],
+    display: Display,
+    arrangement: Arrangement,
+    *,
+    key: str,
+    description: str,
+    mask: np.ndarray | None = None,
+) -> Looked:
+    """Maps as `map_grid` shows them, arranged as wanted: large, with boxes, or to choose from."""
     state = _component(
         key=key,
-        data=pack(image, panels, display, description, mask),
-        default={"display": None},
+        data=pack(image, panels, display, description, mask, arrangement),
+        default={"display": None, "box": None},
         on_display_change=_noted,
+        on_box_change=_noted,
+        on_picked_change=_noted,
     )
-    return Display.from_mapping(state["display"]) if state["display"] else display
+    shown = Display.from_mapping(state["display"]) if state["display"] and arrangement.with_tools else display
+    box = state["box"]
+    drawn = arrangement.drawn if box is None else Box.from_mapping(box)
+    return Looked(shown, drawn, state.picked)
 
 
 def _noted() -> None:
@@ -58,10 +123,17 @@ def _noted() -> None:
 
 
 def pack(
-    image: np.ndarray, panels: Sequence[Panel], display: Display, description: str, mask: np.ndarray | None
+    image: np.ndarray,
+    panels: Sequence[Panel],
+    display: Display,
+    description: str,
+    mask: np.ndarray | None,
+    arrangement: Arrangement = Arrangement(),
 ) -> bytes:
     """All that the browser needs as one blob: uint32 length of the header, header (JSON), float16 values."""
-    rows: list[dict] = [{"key": "image", "title": "Image", "offset": None, "caption": description, "message": ""}]
+    rows: list[dict] = []
+    if arrangement.with_image:
+        rows = [{"key": "image", "title": "Image", "offset": None, "caption": description, "message": ""}]
     described, values = _describe(panels)
     header = {
         "image": "data:image/png;base64," + base64.b64encode(encode_png(image)).decode(),
@@ -70,6 +142,7 @@ def pack(
         "overlay_gamma": OVERLAY_GAMMA,
         "panels": rows + described,
         "mask": None if mask is None else _mask_bits(mask),
+        "arrangement": asdict(arrangement),
         "colours": {
             "signed": base64.b64encode(SIGNED_COLOURS.tobytes()).decode(),
             "unsigned": base64.b64encode(UNSIGNED_COLOURS.tobytes()).decode(),

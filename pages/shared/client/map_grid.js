@@ -4,6 +4,8 @@
 const MAX_ZOOM = 32;
 const ZOOM_STEP = 1.4;
 const LOOK_EVERY_MS = 150;  // for a map on its way
+const KNOWN_BOX = "#4ade80", OWN_BOX = "#38bdf8";
+const LEAST_SIDE = 0.01;  // of a box, in shares of the picture: less is a click
 
 /** Float16 bits to a number; a table of all 65,536 makes decoding a lookup. */
 const HALVES = (() => {
@@ -48,17 +50,26 @@ class MapGrid {
     this.cross = null;                      // {u, v}: shares of width and height
     this.cards = new Map();
     this.pointers = new Map();
+    this.box = null;                        // the person's own, in shares of the picture
+    this.corner = null;                     // where a box that is being drawn began
+    this.isDrawing = false;                 // whether pointer and Enter draw a box
     this.observer = new ResizeObserver(() => this.redraw());
     this.bindTools();
   }
 
   // ------------------------------------------------------------------ data
-  receive(blob, tell) {
+  receive(blob, tell, trigger) {
     this.tell = tell;
-    const header = unpack(blob);
+    this.trigger = trigger;
+    const header = unpack(blob), { arrangement } = header;
     this.header = header;
-    this.display ??= header.display;
+    if (!this.display || !arrangement.with_tools) this.display = header.display;
+    if (!this.wasDrawn) this.box = arrangement.drawn;
     this.gamma = header.overlay_gamma;
+    this.root.classList.toggle("large", arrangement.layout === "large");
+    this.find(".tools").hidden = this.find(".hint").hidden = !arrangement.with_tools;
+    this.find('[data-name="values"]').hidden = !header.panels.some((panel) => panel.values && panel.signed);
+    this.find(".drawing").hidden = !arrangement.may_draw;
     this.find(".outline").hidden = !header.mask;
     this.outline = header.mask && outlinePath(header.mask);
     this.showTools();
@@ -107,7 +118,7 @@ class MapGrid {
   rebuild() {
     const wanted = new Set(this.header.panels.map((panel) => panel.key));
     for (const [key, card] of this.cards) if (!wanted.has(key)) { card.figure.remove(); this.cards.delete(key); }
-    const home = this.find(".panels");
+    const home = this.find(".panels"), { arrangement } = this.header;
     this.observer.disconnect();
     for (const panel of this.header.panels) {
       let card = this.cards.get(panel.key);
@@ -123,6 +134,7 @@ class MapGrid {
       card.message.style.display = has_picture ? "none" : "";
       card.message.textContent = panel.message;
       card.message.classList.toggle("busy", panel.busy);
+      if (arrangement.is_pickable) card.title.setAttribute("aria-pressed", String(panel.key === arrangement.picked));
       const ratio = `${this.image.width} / ${this.image.height}`;
       card.canvas.style.aspectRatio = card.message.style.aspectRatio = ratio;
       home.append(card.figure);
@@ -142,7 +154,7 @@ class MapGrid {
     const caption_line = make("figcaption", "", figure);
     const card = {
       figure,
-      title: make("span", "title", caption_line),
+      title: make(this.header.arrangement.is_pickable ? "button" : "span", "title", caption_line),
       value: make("span", "value", caption_line),
       canvas: make("canvas", "picture", figure),
       message: make("div", "message", figure),
@@ -153,6 +165,7 @@ class MapGrid {
     };
     card.canvas.tabIndex = 0;
     card.canvas.setAttribute("role", "img");
+    if (card.title.tagName === "BUTTON") card.title.onclick = () => this.trigger("picked", card.panel.key);
     this.bindPicture(card.canvas);
     return card;
   }
@@ -181,7 +194,7 @@ class MapGrid {
     }
     const image = this.cards.get("image");
     image?.canvas.setAttribute("aria-label", this.header.description);
-    this.find(".scale-note").textContent = this.scaleSentence(drawn);
+    this.find(".scale-note").textContent = drawn.length > 1 ? this.scaleSentence(drawn) : "";
     this.redraw();
   }
 
@@ -277,6 +290,7 @@ class MapGrid {
     else { place(this.grey, 1); place(card.map, this.display.opacity); }
     context.globalAlpha = 1;
     this.drawOutline(context, width, height);
+    this.drawBoxes(context, width, height, ratio);
     this.drawCross(context, width, height, ratio);
   }
 
@@ -289,6 +303,22 @@ class MapGrid {
       context.strokeStyle = colour;
       context.lineWidth = line;
       context.stroke(path);
+    }
+  }
+
+  drawBoxes(context, width, height, ratio) {
+    const { boxes } = this.header.arrangement, { zoom, x, y } = this.window;
+    const own = this.corner ? this.boxBetween(this.corner, this.cross ?? this.corner) : this.box;
+    for (const box of own ? [...boxes, { ...own, is_own: true }] : boxes) {
+      const left = (box.left - x) * zoom * width, top = (box.top - y) * zoom * height;
+      const across = (box.right - box.left) * zoom * width, down = (box.bottom - box.top) * zoom * height;
+      context.setLineDash(box.is_own ? [] : [6 * ratio, 4 * ratio]);
+      for (const [colour, line] of [["rgba(0,0,0,.8)", 3.5], [box.is_own ? OWN_BOX : KNOWN_BOX, 1.75]]) {
+        context.strokeStyle = colour;
+        context.lineWidth = line * ratio;
+        context.strokeRect(left, top, across, down);
+      }
+      context.setLineDash([]);
     }
   }
 
@@ -344,7 +374,41 @@ class MapGrid {
       const direction = event.target.closest("[data-zoom]")?.dataset.zoom;
       if (direction === "reset") this.zoomTo(1, 0.5, 0.5);
       else if (direction) this.zoomTo(this.window.zoom * (direction === "in" ? ZOOM_STEP : 1 / ZOOM_STEP), 0.5, 0.5);
+      const drawing = event.target.closest("[data-draw]")?.dataset.draw;
+      if (drawing === "box") this.draws(!this.isDrawing);
+      else if (drawing === "clear") this.keepBox(null);
     });
+  }
+
+  // ------------------------------------------------------------------ a box of the person's own
+  boxBetween(a, b) {
+    return { left: Math.min(a.u, b.u), top: Math.min(a.v, b.v), right: Math.max(a.u, b.u), bottom: Math.max(a.v, b.v) };
+  }
+
+  draws(is_on) {
+    this.isDrawing = is_on;
+    this.corner = null;
+    this.find('[data-draw="box"]').setAttribute("aria-pressed", String(is_on));
+    this.root.classList.toggle("draws", is_on);
+    this.redraw();
+  }
+
+  finishBox(end) {
+    const box = this.boxBetween(this.corner, end);
+    this.corner = null;
+    if (Math.min(box.right - box.left, box.bottom - box.top) >= LEAST_SIDE) this.keepBox(box);
+    this.redraw();
+  }
+
+  keepBox(box) {
+    this.box = box;
+    this.wasDrawn = true;
+    this.tell("box", box ?? {});
+    const say = (share, side) => Math.round(share * side), { width, height } = this.image;
+    this.find(".spoken").textContent = box
+      ? `Box from column ${say(box.left, width)}, row ${say(box.top, height)} to column ${say(box.right, width)}, row ${say(box.bottom, height)}`
+      : "Box removed";
+    this.redraw();
   }
 
   showTools() {
@@ -386,8 +450,13 @@ class MapGrid {
     };
     canvas.addEventListener("pointerdown", (event) => {
       canvas.focus({ preventScroll: true });
-      this.pointers.set(event.pointerId, shareOf(event));
       canvas.setPointerCapture(event.pointerId);
+      if (this.isDrawing) {
+        point(event);
+        this.corner = this.cross;
+        return;
+      }
+      this.pointers.set(event.pointerId, shareOf(event));
     });
     canvas.addEventListener("pointermove", (event) => {
       const before = this.pointers.get(event.pointerId);
@@ -399,7 +468,11 @@ class MapGrid {
       } else point(event);
     });
     const release = (event) => this.pointers.delete(event.pointerId);
-    canvas.addEventListener("pointerup", (event) => { release(event); point(event); });
+    canvas.addEventListener("pointerup", (event) => {
+      release(event);
+      point(event);
+      if (this.isDrawing && this.corner) this.finishBox(this.cross ?? this.corner);
+    });
     canvas.addEventListener("pointercancel", release);
     canvas.addEventListener("pointerleave", (event) => {
       release(event);
@@ -426,6 +499,7 @@ class MapGrid {
   }
 
   setCross(u, v) {
+    if (this.corner && u !== null) [u, v] = [clamp(u, 0, 1), clamp(v, 0, 1)];  // a box ends at the picture's edge
     if (u === null || u < 0 || u > 1 || v < 0 || v > 1) this.cross = null;
     else {
       const { width, height } = this.image;  // the middle of a pixel
@@ -443,12 +517,23 @@ class MapGrid {
       this.setCross(clamp(u + dx / this.image.width, 0, 1 - 1e-9), clamp(v + dy / this.image.height, 0, 1 - 1e-9));
       this.showValues();
       this.speak();
-    } else if (event.key === "+" || event.key === "=") this.zoomTo(this.window.zoom * ZOOM_STEP, ...this.crossShare());
+    } else if (event.key === "Enter" && this.header.arrangement.may_draw) this.pinCorner();
+    else if (event.key === "Escape" && this.corner) { this.corner = null; this.redraw(); }
+    else if (event.key === "+" || event.key === "=") this.zoomTo(this.window.zoom * ZOOM_STEP, ...this.crossShare());
     else if (event.key === "-") this.zoomTo(this.window.zoom / ZOOM_STEP, ...this.crossShare());
     else if (event.key === "0") this.zoomTo(1, 0.5, 0.5);
     else if (event.key === "Escape") this.setCross(null);
     else return;
     event.preventDefault();
+  }
+
+  /** Enter sets the first corner where the cross-hair stands, and Enter again the other one. */
+  pinCorner() {
+    const here = this.cross ?? { u: 0.5, v: 0.5 };
+    if (this.corner) return this.finishBox(here);
+    this.setCross(here.u, here.v);
+    this.corner = this.cross;
+    this.find(".spoken").textContent = "First corner set; move with the arrow keys and press Enter again";
   }
 
   crossShare() {
@@ -469,9 +554,9 @@ function outlinePath({ rows, columns, bits }) {
   return path;
 }
 
-export default function ({ data, parentElement, setStateValue }) {
+export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
   const root = parentElement.querySelector(".map-grid");
   root.grid ??= new MapGrid(root);  // survives reruns, and with it zoom and choices
-  root.grid.receive(data, setStateValue);
+  root.grid.receive(data, setStateValue, setTriggerValue);
   return () => { root.grid.observer.disconnect(); root.grid.rest(); };
 }
