@@ -1,0 +1,159 @@
+"""What is asked and what is known already: the report a few sentences at a time, the chosen sentence by every method.
+
+The page draws what is known, then asks for the next thing that is missing and draws again: maps fill in while the
+rest is computed, and any click supersedes what is under way.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from backend.contracts import OnStep, PairMapRequest, PairScoreRequest, ReportMapsRequest, Request, Result
+from pages.pairs.explained import Explained, of_pair, of_report
+from pages.pairs.material import Picture, ReportText
+from pages.pairs.settings import Settings
+from pages.shared.answers import Answer, Answers, Refusal
+
+REDRAW_EVERY_S = 0.35
+TOGETHER = 4  # sentences asked for at once, after the first of a page
+ON_A_PAGE = 21  # sentences explained: the first by itself and five times four
+PROBE = "a picture"  # what a model is asked first, to see whether it answers at all
+
+ANSWERS = Answers("pairs", at_most=192, is_private=True)
+known, forget_refusals = ANSWERS.known, ANSWERS.forget_refusals
+
+
+def ask(request: Request, picture: Picture, on_step: OnStep = None) -> Answer:
+    """The answer to a request about a picture. Raises: Cancelled; whatever `on_step` raises."""
+    return ANSWERS.ask(request, on_step, picture.put)
+
+
+def look(model: str, picture: Picture, on_step: OnStep = None) -> Answer:
+    """Whether the model can look at the picture, and which findings it sees, if it has thresholds for any."""
+    return ask(PairScoreRequest(picture.id, (PROBE,), model), picture, on_step)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One picture, one report, one model, several methods: what is asked, in the order of asking."""
+
+    settings: Settings
+    picture: Picture
+    report: ReportText
+    seen: Result  # what `look` answered
+    extras: list[Request] = field(default_factory=list)  # on demand: sweeps, swaps, sanity check
+
+    # ------------------------------------------------------------- sentences
+    @property
+    def chosen(self) -> int:
+        """The sentence that is looked at closely."""
+        return min(self.settings.sentence, len(self.report.lines) - 1)
+
+    @property
+    def sentence(self) -> str:
+        return self.report.lines[self.chosen].text
+
+    @property
+    def on_page(self) -> range:
+        """The sentences that are explained: a long report page by page."""
+        first = self.chosen // ON_A_PAGE * ON_A_PAGE
+        return range(first, min(first + ON_A_PAGE, len(self.report.lines)))
+
+    @property
+    def handfuls(self) -> list[range]:
+        """The page's sentences as they are asked for, that of the chosen one first."""
+        page = self.on_page
+        starts = [page.start, *range(page.start + 1, page.stop, TOGETHER)]
+        parts = [range(a, b) for a, b in zip(starts, [*starts[1:], page.stop], strict=True)]
+        return sorted(parts, key=lambda part: self.chosen not in part)
+
+    def report_request(self, part: range) -> ReportMapsRequest:
+        settings = self.settings
+        return ReportMapsRequest(
+            self.picture.id,
+            tuple(self.report.lines[k].text for k in part),
+            settings.methods[0],
+            settings.model,
+            params=settings.params_of(settings.methods[0]),
+            seed=settings.seed,
+        )
+
+    def pair_request(self, method: str, text: str) -> PairMapRequest:
+        settings = self.settings
+        return PairMapRequest(
+            self.picture.id, text, method, settings.model, params=settings.params_of(method), seed=settings.seed
+        )
+
+    def answer(self, request: Request) -> Answer | None:
+        return known().get(request)
+
+    # ------------------------------------------------------------- what is known
+    def explained(self, k: int) -> Explained | Refusal | None:
+        """The k-th sentence by the first method; None: not yet.
+
+        A handful that is refused is asked for one by one: one sentence that cannot be read takes none with it.
+        """
+        part = next(part for part in self.handfuls if k in part)
+        answer = self.answer(self.report_request(part))
+        if isinstance(answer, Result):
+            return of_report(answer, k - part.start)
+        if isinstance(answer, Refusal):
+            if len(part) == 1:
+                return answer
+            return self._explained_alone(self.settings.methods[0], self.report.lines[k].text)
+        return None
+
+    def _explained_alone(self, method: str, text: str) -> Explained | Refusal | None:
+        answer = self.answer(self.pair_request(method, text))
+        return of_pair(answer) if isinstance(answer, Result) else answer
+
+    def compared(self, method: str) -> Explained | Refusal | None:
+        """The chosen sentence by one of the methods; None: not yet."""
+        if method == self.settings.methods[0]:
+            return self.explained(self.chosen)
+        return self._explained_alone(method, self.sentence)
+
+    @property
+    def best_known(self) -> Explained | None:
+        """The chosen sentence, explained, by the first method that has answered."""
+        answers = (self.compared(method) for method in self.settings.methods)
+        return next((answer for answer in answers if isinstance(answer, Explained)), None)
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Methods that have no map of the chosen sentence, with the reason."""
+        answers = {method: self.compared(method) for method in self.settings.methods}
+        return {method: answer.sentence for method, answer in answers.items() if isinstance(answer, Refusal)}
+
+    # ------------------------------------------------------------- what is missing
+    def missing(self) -> Iterator[Request]:
+        """What has no answer yet: the chosen sentence, its other methods, the rest of the report."""
+        handfuls = self.handfuls
+        yield from self._missing_of(handfuls[0])
+        for method in self.settings.methods[1:]:
+            yield from self._unknown(self.pair_request(method, self.sentence))
+        for request in self.extras:
+            yield from self._unknown(request)
+        for part in handfuls[1:]:
+            yield from self._missing_of(part)
+
+    def _missing_of(self, part: range) -> Iterator[Request]:
+        yield from self._unknown(self.report_request(part))
+        if isinstance(self.answer(self.report_request(part)), Refusal) and len(part) > 1:
+            for k in part:
+                yield from self._unknown(self.pair_request(self.settings.methods[0], self.report.lines[k].text))
+
+    def _unknown(self, request: Request) -> Iterator[Request]:
+        if self.answer(request) is None:
+            yield request
+
+
+def work_off(board: Board, on_step: Callable[[Request], OnStep]) -> bool:
+    """Ask for what is missing, a little at a time; returns whether there is something new to draw."""
+    started, is_new = time.monotonic(), False
+    for request in board.missing():
+        ask(request, board.picture, on_step(request))
+        is_new = True
+        if time.monotonic() - started > REDRAW_EVERY_S:
+            break
+    return is_new

@@ -1,0 +1,311 @@
+"""The controls of the image-text page: each returns a value that can be used, or says why it cannot."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import streamlit as st
+
+from backend.catalog import PAIR_METHODS, PAIRS, ModelSpec
+from backend.contracts import Params, Result
+from backend.errors import BadInput, PrismError
+from backend.limits import LIMITS, MIB
+from pages.pairs.board import forget_refusals, look
+from pages.pairs.material import (
+    Picture,
+    ReportText,
+    example_picture,
+    example_report,
+    examples,
+    own_report,
+    read_text_file,
+    thumbnails,
+    upload_picture,
+)
+from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_query
+from pages.shared.controls import begin, draw_params, refused
+from pages.shared.gallery import gallery
+from pages.shared.session import escape, recall, remember, service
+
+SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
+MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai")
+PICTURE_TYPES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "dcm", "dicom"]
+
+
+def first_settings() -> Settings:
+    """What was set when the page was left, or what the address asks for, or the defaults."""
+    settings = recall("pairs.settings")
+    if settings is None:
+        settings, refusals = read_query(st.query_params.to_dict())
+        remember("pairs.refusals", refusals)
+        remember("pairs.settings", settings)
+    elif recall("pairs.model") is None:  # back from another page: what the first address asked for is over
+        remember("pairs.refusals", Refusals())
+    return settings
+
+
+def note_settings(settings: Settings) -> None:
+    """Remember what is set and write it to the address; what the address was refused for is over once it changes."""
+    before = recall("pairs.settings")
+    asked = dataclasses.replace(settings, display=before.display, box=before.box, words=before.words)
+    if asked != before:
+        forget_refusals()
+        if recall("pairs.was_noted"):
+            remember("pairs.refusals", Refusals())
+    remember("pairs.was_noted", True)
+    remember("pairs.settings", settings)
+    if st.query_params.to_dict() != settings.to_query():
+        st.query_params.from_dict(settings.to_query())
+
+
+def _say_refusal(control: str) -> None:
+    sentence = recall("pairs.refusals", {}).get(control)
+    if sentence:
+        refused(sentence)
+
+
+def _refuse(control: str, sentence: str) -> None:
+    remember("pairs.refusals", {**recall("pairs.refusals", {}), control: sentence})
+
+
+# ----------------------------------------------------------------- model and picture
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture before a model that has looked at it."""
+
+    model: str
+    picture: Picture
+    seen: Result
+
+
+def choose_scene(settings: Settings) -> Scene:
+    """Model and picture, chosen; what cannot be used is said beside its control and leaves the previous scene."""
+    wanted = _choose_model(settings)
+    scene = _settle_model(settings, wanted)
+    scene = _choose_picture(scene)
+    remember("pairs.good_model", scene.model)
+    remember("pairs.picture", scene.picture)
+    return scene
+
+
+def known_models() -> dict[str, ModelSpec]:
+    """Pairs that ship, then the user's own."""
+    own = {status.spec.key: status.spec for status in service().models() if status.spec.task == "image_text"}
+    return {**PAIRS, **own}
+
+
+def _choose_model(settings: Settings) -> str:
+    rows = known_models()
+    begin("pairs.model", settings.model)
+    options = list(dict.fromkeys([*rows, *MODELS_BY_NAME, settings.model, recall("pairs.model") or settings.model]))
+    key = st.selectbox(
+        "Model",
+        options,
+        format_func=lambda key: f"{rows[key].title} · {SOURCES[rows[key].source]}" if key in rows else str(key),
+        key="pairs.model",
+        accept_new_options=True,
+        on_change=forget_refusals,  # the network may be back
+        help="Any model of open_clip can be typed in as open_clip:ARCHITECTURE/CHECKPOINT; a checkpoint of your own "
+        "is named in the file of your models.",
+    )
+    if key in rows:
+        st.caption(escape(rows[key].summary or rows[key].architecture))
+    return key or settings.model
+
+
+def _settle_model(settings: Settings, wanted: str) -> Scene:
+    """The wanted model before the picture on the table, or the last good one if the wanted cannot be had."""
+    picture = recall("pairs.picture") or _first_picture(settings)
+    for model in dict.fromkeys(filter(None, (wanted, recall("pairs.good_model"), Settings().model))):
+        with st.spinner(f"Looking with {model}", show_time=True):
+            answer = look(model, picture)
+        if isinstance(answer, Result):
+            return Scene(model, picture, answer)
+        refused(answer.sentence)
+    st.stop()
+
+
+def _first_picture(settings: Settings) -> Picture:
+    wanted = settings.example
+    if wanted == OWN:
+        _refuse("example", "the link was made with a picture of its sender, which is not in it; an example is shown")
+    elif wanted:
+        try:
+            return example_picture(wanted)
+        except PrismError as error:
+            _refuse("example", f"{error.sentence} (from the address; the first example is shown)")
+    if not examples():
+        refused("the examples are missing from this copy of Prism (assets/examples/radiographs.json)")
+        st.stop()
+    return example_picture(first_example())
+
+
+def first_example() -> str:
+    """The one that the page opens with: the first with a finding."""
+    shown = examples()
+    return next((example for example in shown if example.findings), shown[0]).key
+
+
+def _choose_picture(scene: Scene) -> Scene:
+    """The gallery of examples and the uploader; a refused upload leaves the previous picture where it is."""
+    st.markdown("Radiograph", help="Simulated examples, each with its report; or your own below.")
+    pressed = gallery("Example radiographs", thumbnails(), scene.picture.example, key="pairs.gallery")
+    _say_refusal("example")
+    picture = _take_upload() or (example_picture(pressed) if pressed else scene.picture)
+    if picture is scene.picture:
+        return scene
+    with st.spinner(f"Looking with {scene.model}", show_time=True):
+        answer = look(scene.model, picture)
+    if isinstance(answer, Result):
+        return Scene(scene.model, picture, answer)
+    refused(answer.sentence)
+    return scene
+
+
+def _take_upload() -> Picture | None:
+    upload = st.file_uploader(
+        "Your own picture",
+        type=PICTURE_TYPES,
+        key="pairs.upload",
+        max_upload_size=LIMITS.max_upload_bytes // MIB,
+        help="PNG, JPEG, WebP, TIFF, BMP, or DICOM with one frame. It stays in this process's memory: it is never "
+        "written to disk, logged or put into a link. Of a DICOM only the pixels are kept.",
+    )
+    if upload is None:
+        return None
+    if upload.file_id != recall("pairs.upload_seen"):
+        remember("pairs.upload_seen", upload.file_id)
+        remember("pairs.upload_refusal", "")
+        try:
+            return upload_picture(upload.getvalue())
+        except PrismError as error:
+            remember("pairs.upload_refusal", error.sentence)
+    if recall("pairs.upload_refusal"):
+        refused(recall("pairs.upload_refusal"))
+    return None
+
+
+# ----------------------------------------------------------------- the report
+def choose_report(settings: Settings, picture: Picture) -> ReportText:
+    """The report: the example's, pasted or uploaded; what cannot be used leaves the previous one where it is."""
+    report = _follow_picture(settings, picture)
+    begin("pairs.text", report.text)
+    _take_text_file()
+    text = st.text_area(
+        "Report",
+        key="pairs.text",
+        height=170,
+        help="Paste a report, in any layout. It stays in this process's memory: it is never written to disk, logged "
+        "or put into a link.",
+    )
+    _say_refusal("report")
+    if text != report.text:
+        try:
+            report = own_report(text)
+        except BadInput as error:
+            refused(f"{error.sentence}; the report before it is still shown")
+    if recall("pairs.text_refusal"):
+        refused(recall("pairs.text_refusal"))
+    remember("pairs.report", report)
+    if picture.example and report.example != picture.example:
+        st.button(
+            "Use the example's report",
+            key="pairs.use_example_report",
+            icon=":material/undo:",
+            on_click=_use_report,
+            args=(example_report(picture.example),),
+        )
+    for note in report.notes:
+        st.caption(escape(note))
+    return report
+
+
+def _follow_picture(settings: Settings, picture: Picture) -> ReportText:
+    """Another example brings its own report, unless the person's own words are on the table."""
+    report: ReportText | None = recall("pairs.report")
+    if report is None:
+        if settings.report == OWN:
+            _refuse("report", "the link was made with a report of its sender, which is not in it")
+        report = example_report(picture.example) if picture.example else example_report(first_example())
+    elif picture.example and report.example not in ("", picture.example):
+        report = example_report(picture.example)
+        remember("pairs.text", report.text)
+        remember("pairs.sentence", 0)
+    return report
+
+
+def _use_report(report: ReportText) -> None:
+    remember("pairs.report", report)
+    remember("pairs.text", report.text)
+    remember("pairs.sentence", 0)
+
+
+def _take_text_file() -> None:
+    upload = st.file_uploader(
+        "Report as a text file", type=["txt", "text", "md"], key="pairs.text_file", max_upload_size=2
+    )
+    if upload is None or upload.file_id == recall("pairs.text_seen"):
+        return
+    remember("pairs.text_seen", upload.file_id)
+    remember("pairs.text_refusal", "")
+    try:
+        text = read_text_file(upload.getvalue())
+        own_report(text)
+    except BadInput as error:
+        remember("pairs.text_refusal", error.sentence)
+    else:
+        remember("pairs.text", text)
+        remember("pairs.sentence", 0)
+
+
+# ----------------------------------------------------------------- methods
+def choose_methods(settings: Settings) -> tuple[str, ...]:
+    """Up to sixteen methods; the first explains every sentence."""
+    begin("pairs.methods", list(settings.methods))
+    chosen = st.multiselect(
+        "Methods",
+        list(PAIR_METHODS),
+        format_func=lambda key: PAIR_METHODS[key].title,
+        key="pairs.methods",
+        max_selections=LIMITS.max_methods,
+        help="The first explains every sentence of the report; all explain the chosen sentence, side by side.",
+    )
+    _say_refusal("methods")
+    if not chosen:
+        first = settings.methods[0]
+        refused(f"choose at least one method; {PAIR_METHODS[first].title} is used")
+        return (first,)
+    return tuple(chosen)
+
+
+def say_inapplicable(refusals: dict[str, str]) -> None:
+    """Why a chosen method has no map; method to sentence."""
+    for method, sentence in refusals.items():
+        refused(f"{PAIR_METHODS[method].title}: {sentence}")
+
+
+def tune(settings: Settings, methods: tuple[str, ...]) -> tuple[tuple[str, Params], ...]:
+    """Parameters of one method at a time; those of the others stay as they were set."""
+    params = dict(settings.params)
+    tunable = [method for method in methods if PAIR_METHODS[method].params]
+    refusals = {control: sentence for control, sentence in recall("pairs.refusals", {}).items() if "." in control}
+    for sentence in refusals.values():
+        refused(sentence)
+    if tunable:
+        with st.expander("Parameters", icon=":material/tune:", expanded=bool(refusals)):
+            if recall("pairs.tuned") not in tunable:
+                remember("pairs.tuned", tunable[0])
+            method = st.selectbox("of", tunable, format_func=lambda key: PAIR_METHODS[key].title, key="pairs.tuned")
+            st.caption(PAIR_METHODS[method].summary)
+            params[method] = changed_only(
+                method, draw_params(PAIR_METHODS[method], "pairs", settings.params_of(method))
+            )
+    return tuple((method, values) for method, values in params.items() if values)
+
+
+def choose_seed(settings: Settings) -> int:
+    begin("pairs.seed", settings.seed)
+    seed = st.number_input(
+        "Seed", 0, 2**53 - 1, step=1, key="pairs.seed", help="Equal seeds give equal maps: noise and masks."
+    )
+    _say_refusal("seed")
+    return int(seed)

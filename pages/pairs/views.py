@@ -1,0 +1,237 @@
+"""The answer on screen: the chosen sentence's map, the report's words, a map for each sentence, methods, numbers."""
+
+import dataclasses
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from backend.catalog import PAIR_METHODS
+from backend.contracts import Result
+from pages.pairs import takeaway
+from pages.pairs.board import ON_A_PAGE, Board
+from pages.pairs.explained import Explained
+from pages.pairs.inputs import note_settings
+from pages.pairs.numbers import (
+    control_rows,
+    known_boxes,
+    large_panel,
+    method_panels,
+    method_table,
+    report_groups,
+    sentence_panels,
+    word_table,
+)
+from pages.pairs.settings import WORD_VIEWS, Settings
+from pages.pairs.words import word_board
+from pages.shared.controls import begin
+from pages.shared.figures import format_value
+from pages.shared.map_grid import Arrangement, arranged_maps
+from pages.shared.session import escape, recall, remember
+from pages.shared.tables import draw_table
+
+SIMULATED = (
+    "**cxr-clip is trained on simulated radiographs and is no medical device.** It has seen one patient's CT, posed "
+    "and altered; what it says about a real radiograph is not evidence of anything."
+)
+OTHERS = "**Prism is no medical device.** Its maps say what a model uses, not what a patient has."
+
+
+def show_warning(place: DeltaGenerator, model: str | None) -> None:
+    """The line that is always there. Args: model: None: not chosen yet."""
+    place.warning(OTHERS if model not in (None, "cxr-clip") else SIMULATED, icon=":material/warning:")
+
+
+# ----------------------------------------------------------------- sentence, words, maps
+def show_reading(board: Board, waiting: str) -> None:
+    """Map and words of the chosen sentence, then every sentence, then every method."""
+    settings = board.settings
+    picture, words = st.columns([5, 6], gap="medium")
+    with picture:
+        settings = _show_large(board, settings, waiting)
+    with words:
+        settings = _show_words(board, settings, waiting)
+    board = dataclasses.replace(board, settings=settings)
+    _show_sentences(board, waiting)
+    note_settings(settings)
+    _show_methods(board, waiting)
+    takeaway.show(board)
+
+
+def _show_large(board: Board, settings: Settings, waiting: str) -> Settings:
+    """The chosen sentence's map, as large as there is room, with boxes."""
+    panel = large_panel(board, waiting)
+    looked = arranged_maps(
+        pixels(board),
+        [panel],
+        settings.display,
+        Arrangement("large", with_image=False, may_draw=True, boxes=tuple(known_boxes(board)), drawn=settings.box),
+        key="pairs.large",
+        description=board.picture.alt,
+    )
+    for note in _notes(board):
+        st.caption(f":material/info: {escape(note)}")
+    return dataclasses.replace(settings, display=looked.display, box=looked.drawn)
+
+
+def pixels(board: Board):
+    """The image as the model sees it, (H, W, C) in [0, 1]."""
+    answer = board.best_known
+    if answer is not None:
+        remember("pairs.pixels", (board.picture.id, board.settings.model, answer.result.arrays["pixels"]))
+    kept = recall("pairs.pixels")
+    if kept is not None and kept[:2] == (board.picture.id, board.settings.model):
+        return kept[2]
+    return board.picture.pixels()
+
+
+def _notes(board: Board) -> list[str]:
+    """What was done to picture and text that a person should know, each said once."""
+    answer = board.explained(board.chosen)
+    of_answer = answer.provenance.notes if isinstance(answer, Explained) else ()
+    return list(dict.fromkeys((*board.picture.notes, *of_answer)))
+
+
+def _show_words(board: Board, settings: Settings, waiting: str) -> Settings:
+    """The report with its words coloured, and the chosen sentence beside its control."""
+    begin("pairs.words", settings.words)
+    views = st.segmented_control(
+        "Words coloured by",
+        list(WORD_VIEWS),
+        format_func=WORD_VIEWS.get,
+        key="pairs.words",
+        required=True,
+        help="What lies on each word before this image; before images that the report does not belong to (control); "
+        "and the difference, which is what depends on this image.",
+    )
+    board = dataclasses.replace(board, settings=dataclasses.replace(settings, words=views))
+    unit = PAIR_METHODS[settings.methods[0]].unit.replace(" per token", "")
+    picked = word_board(
+        "Report, sentence by sentence",
+        report_groups(board, waiting),
+        key="pairs.report_words",
+        unit=unit,
+        is_pickable=True,
+    )
+    _say_page(board)
+    answer = board.explained(board.chosen)
+    if isinstance(answer, Explained) and answer.words:
+        st.markdown(f"**Sentence {board.chosen + 1} beside its control**")
+        word_board(
+            "The sentence and its control", [control_rows(answer, board.sentence)], key="pairs.control", unit=unit
+        )
+        st.caption(_counted(answer))
+        with st.expander("Every word in numbers", icon=":material/table_rows:"):
+            draw_table(f"Sentence {board.chosen + 1}, word by word", *word_table(answer), mark_best=False)
+    elif isinstance(answer, Explained):
+        st.caption(f"{PAIR_METHODS[answer.method].title} explains no words.")
+    if picked is not None and int(picked) != board.chosen:
+        choose(int(picked))
+    return board.settings
+
+
+def choose(sentence: int) -> None:
+    """Look at another sentence: the whole page follows."""
+    remember("pairs.sentence", sentence)
+    st.rerun()
+
+
+def _counted(answer: Explained) -> str:
+    """What the coloured words leave out."""
+    parts = [f"{answer.n_tokens} sub-tokens in {len(answer.words)} words"]
+    hidden = answer.quality.get("text_hidden")
+    parts.append(
+        "start and end tokens are hidden"
+        + ("" if hidden is None else f", {format_value(hidden)} {answer.unit.replace(' per token', '')} lie on them")
+    )
+    if answer.control_origin:
+        parts.append(f"control: {answer.control_images} of {answer.control_origin}")
+    return escape(" · ".join(parts))
+
+
+def _say_page(board: Board) -> None:
+    n, page = len(board.report.lines), board.on_page
+    if n > ON_A_PAGE:
+        st.caption(
+            f"{n:,} sentences. Explained: {page.start + 1} to {page.stop}; choose a sentence further on, and those "
+            "around it are explained."
+        )
+
+
+def _show_sentences(board: Board, waiting: str) -> None:
+    """A map for each sentence; a title chooses its sentence."""
+    if len(board.report.lines) < 2:
+        return
+    st.subheader("A map for each sentence", anchor=False)
+    looked = arranged_maps(
+        pixels(board),
+        sentence_panels(board, waiting),
+        board.settings.display,
+        Arrangement(with_image=False, with_tools=False, is_pickable=True, picked=str(board.chosen)),
+        key="pairs.sentences",
+        description=board.picture.alt,
+    )
+    if looked.picked is not None and int(looked.picked) != board.chosen:
+        choose(int(looked.picked))
+
+
+def _show_methods(board: Board, waiting: str) -> None:
+    """The chosen sentence by every method, on one scale for each unit, and the numbers."""
+    st.subheader(f"Sentence {board.chosen + 1} by every method", anchor=False)
+    arranged_maps(
+        pixels(board),
+        method_panels(board, waiting),
+        board.settings.display,
+        Arrangement(with_tools=False, boxes=tuple(known_boxes(board)), drawn=board.settings.box),
+        key="pairs.methods_maps",
+        description=board.picture.alt,
+    )
+    columns, rows = method_table(board)
+    if not rows:
+        return
+    if board.settings.box is None and not known_boxes(board):
+        st.caption("Draw a box on the large map (Box: Draw) to see which method agrees with it.")
+    whose = "your box" if board.settings.box is not None else "the shipped box"
+    caption = f"Methods in numbers, against {whose}" if "iou0" in rows[0] else "Methods in numbers"
+    draw_table(caption, columns, rows)
+
+
+# ----------------------------------------------------------------- findings
+def show_findings(seen: Result) -> None:
+    """Present or absent by the model's own calibrated thresholds, where it has any."""
+    findings = seen.values.get("findings") or []
+    if not findings:
+        return
+    present = [row for row in findings if row["is_present"]]
+    names = ", ".join(escape(row["name"]) for row in present) or "none of them"
+    with st.expander(
+        f"Present by calibrated thresholds: **{names}** (of {len(findings)})", icon=":material/fact_check:"
+    ):
+        st.json(findings)
+
+
+# ----------------------------------------------------------------- progress
+def is_stopped(board: Board) -> bool:
+    """Whether the person stopped the work on exactly these settings."""
+    return recall("pairs.stopped") == _what(board)
+
+
+def _what(board: Board) -> tuple:
+    asked = dataclasses.replace(board.settings, display=None, box=None, words="own")
+    return board.picture.id, board.report.text, asked
+
+
+def stop_button(board: Board) -> None:
+    """Clicking reruns the page, and with it the engine stops what nobody waits for any more."""
+    st.button(
+        "Cancel",
+        icon=":material/stop_circle:",
+        key="pairs.cancel",
+        on_click=remember,
+        args=("pairs.stopped", _what(board)),
+    )
+
+
+def continue_button() -> None:
+    st.button(
+        "Continue", icon=":material/play_arrow:", key="pairs.continue", on_click=remember, args=("pairs.stopped", None)
+    )
