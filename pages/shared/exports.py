@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,31 +171,42 @@ _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def html_report(report: Report) -> bytes:
-    """One HTML file that needs nothing beside it: no script, no network, every text escaped."""
+    """What an attribution says, as one file."""
+    return document(
+        report.title,
+        [
+            maps_section(report.image, report.panels, report.display, report.description, report.mask),
+            "<h2>Numbers</h2>",
+            table_section(report.columns, report.rows),
+            *(f"<p>{html.escape(note)}</p>" for note in report.notes),
+            f"<h2>Deletion and insertion</h2>{curves_svg(report.curves)}" if report.curves else "",
+            settings_section(report.settings),
+            "<h2>Provenance</h2>",
+            *(provenance_section(method(r.request.method).title, r.manifest()) for r in report.results),
+            python_section(report.python),
+        ],
+    )
+
+
+def document(title: str, sections: Sequence[str]) -> bytes:
+    """One HTML file that needs nothing beside it: no script, no network; sections are HTML with every text escaped."""
     e = html.escape
-    parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{e(report.title)}</title>",
+    head = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{e(title)}</title>",
         f'<meta http-equiv="Content-Security-Policy" content="{_REPORT_POLICY}">',
-        f"<meta name='viewport' content='width=device-width'><style>{_REPORT_CSS}</style><h1>{e(report.title)}</h1>",
-        _report_maps(report),
-        "<h2>Numbers</h2>",
-        _report_table(report.columns, report.rows),
-        *(f"<p>{e(note)}</p>" for note in report.notes),
-        f"<h2>Deletion and insertion</h2>{curves_svg(report.curves)}" if report.curves else "",
-        "<h2>Settings</h2>",
-        "<div class='settings'>",
-        _report_table([Column("name", "Setting"), Column("value", "Value")], _as_rows(report.settings)),
-        "</div>",
-        "<h2>Provenance</h2>",
-        *(_report_provenance(result) for result in report.results),
-        f"<h2>The same in Python</h2><pre>{e(report.python)}</pre>",
-        "</html>\n",
-    ]
-    return "\n".join(parts).encode()
+        f"<meta name='viewport' content='width=device-width'><style>{_REPORT_CSS}</style><h1>{e(title)}</h1>",
+    )
+    return "\n".join((*head, *sections, "</html>\n")).encode()
 
 
-def _as_rows(pairs: Mapping[str, str]) -> list[Row]:
-    return [{"name": name, "value": value} for name, value in pairs.items()]
+def settings_section(settings: Mapping[str, str]) -> str:
+    rows = [{"name": name, "value": value} for name, value in settings.items()]
+    table = table_section([Column("name", "Setting"), Column("value", "Value")], rows)
+    return f"<h2>Settings</h2><div class='settings'>{table}</div>"
+
+
+def python_section(lines: str) -> str:
+    return f"<h2>The same in Python</h2><pre>{html.escape(lines)}</pre>"
 
 
 def _png_tag(pixels: np.ndarray, alt: str) -> str:
@@ -202,23 +214,30 @@ def _png_tag(pixels: np.ndarray, alt: str) -> str:
     return f"<img src='data:image/png;base64,{address}' alt='{html.escape(alt, quote=True)}'>"
 
 
-def _report_maps(report: Report) -> str:
+def maps_section(
+    image: np.ndarray,
+    panels: Sequence[Panel],
+    display: Display,
+    description: str,
+    mask: np.ndarray | None = None,
+) -> str:
+    """The image, (H, W, 3 or 1) in [0, 1], and its maps of the same size, as pictures with their colour bars."""
     e = html.escape
-    drawn = [panel for panel in report.panels if panel.values is not None]
-    limits = colour_limits(drawn, report.display)
-    outline = "" if report.mask is None or not report.display.outline else _outline_tag(report.mask)
+    drawn = [panel for panel in panels if panel.values is not None]
+    limits = colour_limits(drawn, display)
+    outline = "" if mask is None or not display.outline else _outline_tag(mask)
 
     def picture(pixels: np.ndarray, alt: str) -> str:
         return f"<div class='picture'>{_png_tag(pixels, alt)}{outline}</div>"
 
-    figures = [f"<figure>{picture(report.image, report.description)}<figcaption><b>Image</b></figcaption></figure>"]
+    figures = [f"<figure>{picture(image, description)}<figcaption><b>Image</b></figcaption></figure>"]
     for panel in drawn:
-        pixels = draw_map(report.image, panel, report.display, limits[panel.key]) / 255
+        pixels = draw_map(image, panel, display, limits[panel.key]) / 255
         figures.append(
-            f"<figure>{picture(pixels, f'{panel.title} map')}{_colour_bar(panel, report.display, limits[panel.key])}"
+            f"<figure>{picture(pixels, f'{panel.title} map')}{_colour_bar(panel, display, limits[panel.key])}"
             f"<figcaption><b>{e(panel.title)}</b><br>{e(panel.caption)}</figcaption></figure>"
         )
-    return f"<p>{e(scale_sentence(drawn, report.display))}</p><div class='maps'>{''.join(figures)}</div>"
+    return f"<p>{e(scale_sentence(drawn, display))}</p><div class='maps'>{''.join(figures)}</div>"
 
 
 def _outline_tag(mask: np.ndarray) -> str:
@@ -243,7 +262,7 @@ def _colour_bar(panel: Panel, display: Display, limit: float) -> str:
     )
 
 
-def _report_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table_section(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     def cell(value: Cell) -> str:
         if value is None:
             return "–"
@@ -254,7 +273,6 @@ def _report_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _report_provenance(result: Result) -> str:
-    manifest = json.dumps(result.manifest(), indent=1, ensure_ascii=False)
-    title = html.escape(method(result.request.method).title)
-    return f"<details><summary>{title}</summary><pre>{html.escape(manifest)}</pre></details>"
+def provenance_section(title: str, manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
