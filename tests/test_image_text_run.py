@@ -7,7 +7,7 @@ import pytest
 
 from backend import service as engine
 from backend.__main__ import main
-from backend.contracts import PairMapRequest, PairScoreRequest, ReportMapsRequest, Result
+from backend.contracts import PairMapRequest, PairRandomisationRequest, PairScoreRequest, ReportMapsRequest, Result
 from backend.errors import BadInput
 from backend.images import encode_png
 from backend.service import LocalService
@@ -121,3 +121,25 @@ def test_bad_input_gets_one_sentence(service, image_id, changes, field):
     with pytest.raises(BadInput) as refusal:
         service.run(PairMapRequest(**fields))
     assert refusal.value.field == field and refusal.value.sentence
+
+
+# ----------------------------------------------------------------- sanity check
+@pytest.mark.parametrize("modality, shape", [("image", (SIDE, SIDE)), ("text", (1, 7))])
+def test_randomisation_goes_through_the_explained_tower_only(service, image_id, modality, shape):
+    request = PairMapRequest(image_id, REPORT, method="m2ib", modality=modality)
+    before = service.run(request)
+    check = service.run(PairRandomisationRequest(request, max_layers=3))
+    assert check.arrays["maps"].shape == (3, *shape) and len(check.values["stages"]) == 3
+    original = before.arrays["image_map" if modality == "image" else "word_map"].reshape(shape)
+    np.testing.assert_allclose(check.arrays["original"], original, rtol=1e-4)
+    layers = [name for stage in check.values["stages"] for name in stage["layers"]]
+    assert layers and all(name.startswith("visual") == (modality == "image") for name in layers)
+    service.result_store.clear()
+    np.testing.assert_array_equal(service.run(request).arrays["pixels"], before.arrays["pixels"])
+    key = "image_map" if modality == "image" else "word_map"
+    np.testing.assert_array_equal(service.run(request).arrays[key], before.arrays[key])  # the pair itself is untouched
+
+
+def test_randomisation_needs_one_modality(service, image_id):
+    with pytest.raises(BadInput, match="one modality"):
+        service.run(PairRandomisationRequest(PairMapRequest(image_id, REPORT)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from backend.catalog import MethodSpec, method
 from backend.contracts import (
     PairMapRequest,
+    PairRandomisationRequest,
     PairScoreRequest,
     Provenance,
     ReportMapsRequest,
@@ -22,9 +23,12 @@ from backend.contracts import (
 )
 from backend.errors import BadInput, Cancelled, ModelFault
 from backend.image_text.held import Held, held_for, model_input
+from backend.image_text.judge import PHRASING
 from backend.image_text.problem import Explanation, Problem
 from backend.models.clip import TASK, ImageTextPair
 from backend.models.tokenizers import TokenizedText
+from backend.path_attribution.randomisation import cascading_randomisation
+from backend.radiographs.reports import statements
 from backend.runtime import Chunks
 from backend.service import Context
 from backend.versions import versions
@@ -49,6 +53,12 @@ def prepare(context: Context, request: Request) -> tuple[Request, str]:
 
 
 def _canonical(context: Context, request: Request, pair: ImageTextPair) -> Request:
+    if isinstance(request, PairRandomisationRequest):
+        if request.map.modality not in ("image", "text"):
+            raise BadInput("choose one modality, image or text: the layers of one tower are randomised", "modality")
+        if not 1 <= request.max_layers <= 100:
+            raise BadInput(f"max_layers is {request.max_layers}; expected 1..100", "max_layers")
+        return dataclasses.replace(request, map=_canonical(context, request.map, pair))
     context.image(request.image_id)
     texts = (request.text,) if isinstance(request, PairMapRequest) else getattr(request, "sentences", None)
     texts = request.texts if texts is None else texts
@@ -421,8 +431,76 @@ def _score_pair(context: Context, request: PairScoreRequest) -> Result:
     return Result(
         request=request,
         arrays={"cosines": to_numpy(scene.cosines)},
-        values={"texts": list(request.texts)},
+        values={"texts": list(request.texts), "findings": findings(context, scene)},
         unit="cosine",
+        provenance=_provenance(context, scene),
+    )
+
+
+def findings(context: Context, scene: Scene) -> list[dict[str, Any]]:
+    """What the image shows, for each finding that the model has a calibrated threshold for.
+
+    The score is the cosine with the mean of the finding's prompts, as the threshold was found.
+    """
+    judged = scene.pair.card.get("judged", {})
+    rows = []
+    for kind, figures in judged.get("findings", {}).items():
+        prompts = statements(kind, PHRASING)
+        with torch.no_grad():
+            prompt = F.normalize(scene.pair.embed_texts(prompts).mean(0), dim=0)
+        score = float(scene.image[0] @ prompt)
+        rows.append(
+            {
+                "finding": kind,
+                "cosine": score,
+                "threshold": figures["threshold"],
+                "present": score > figures["threshold"],
+                "auroc": figures["auroc"],
+                "balanced_accuracy": figures["balanced_accuracy"],
+            }
+        )
+    return rows
+
+
+# ----------------------------------------------------------------- sanity check
+def _randomise(context: Context, request: PairRandomisationRequest) -> Result:
+    """Explain again while the layers of the explained tower are randomised from the output, in a copy of the pair."""
+    asked = request.map
+    scene = _scene(context, asked.model, asked.image_id, (asked.text,))
+    quiet = dataclasses.replace(context, on_step=lambda _: _stop_if_cancelled(context))
+    ids, is_image = scene.pair.tokens(asked.text), asked.modality == "image"
+
+    def explain(module: torch.nn.Module) -> Tensor:
+        with torch.no_grad():  # the towers call parts of blocks; a plain call shows the order of all layers
+            module.encode_image(module.normalise(scene.pixels)) if is_image else module.encode_text(ids)
+        (answer,) = explain_texts(quiet, dataclasses.replace(scene, pair=scene.pair.with_module(module)), asked, (0,))
+        return torch.from_numpy(np.atleast_2d(answer.arrays["image_map" if is_image else "word_map"]))
+
+    original, stages = cascading_randomisation(
+        scene.pair.module,
+        explain,
+        asked.seed,
+        request.max_layers,
+        context.on_step,
+        lambda name: name.startswith("visual") == is_image,
+    )
+    return Result(
+        request=request,
+        arrays={
+            "original": to_numpy(original),  # (H, W), or (1, words)
+            "maps": np.stack([to_numpy(stage.map) for stage in stages]),
+        },
+        values={
+            "stages": [
+                {
+                    "layers": list(stage.layers),
+                    "spearman": stage.spearman,
+                    "spearman_absolute": stage.spearman_absolute,
+                }
+                for stage in stages
+            ],
+        },
+        unit=method(asked.method, FAMILY).unit,
         provenance=_provenance(context, scene),
     )
 
@@ -431,4 +509,5 @@ _RUNNERS: dict[type, Callable[[Context, Any], Result]] = {
     PairMapRequest: _map_pair,
     ReportMapsRequest: _map_report,
     PairScoreRequest: _score_pair,
+    PairRandomisationRequest: _randomise,
 }

@@ -67,6 +67,12 @@ class ImageTextPair(HasBytes):
         """The tower that is not of this modality."""
         return self.text if self.tower(modality) is self.image else self.image
 
+    def with_module(self, module: nn.Module) -> "ImageTextPair":
+        """The same pair with another copy of its network."""
+        return make_pair(
+            self.key, module, module.normalise, self.tokenizer, self.digest, self.card, self.n_channels
+        )  # fmt: skip
+
     def tokens(self, texts: str | Sequence[str]) -> Tensor:
         """Token ids on the model's device, (N, context_length)."""
         return self.tokenizer(texts).to(self.device)
@@ -173,17 +179,16 @@ def equalise(images: Tensor, bins: int = 256) -> Tensor:
 class ConvStem(nn.Module):
     """Convolutions with BatchNorm in the place of a patch convolution; total stride 16.
 
-    The stages give strides 2, 4, 8 and 16. Two residual convolutions at stride 8 look at what is smaller than a patch.
+    Patches of 4 x 4 pixels, then strides 8 and 16. Two residual convolutions at stride 8 look at what is smaller than a
+    token.
     """
 
-    def __init__(self, width: int, channels: Sequence[int] = (16, 40, 80)) -> None:
+    def __init__(self, width: int, channels: Sequence[int] = (48, 80)) -> None:
         super().__init__()
-        first, second, third = channels
-        self.fine = nn.Sequential(
-            *_convolution(3, first, stride=2), *_convolution(first, second, stride=2), *_convolution(second, third, 2)
-        )
-        self.residual = nn.Sequential(*_convolution(third, third), *_convolution(third, third)[:2])
-        self.coarse = nn.Conv2d(third, width, 3, 2, 1)
+        first, second = channels
+        self.fine = nn.Sequential(*_convolution(3, first, 4, 4, 0), *_convolution(first, second, stride=2))
+        self.residual = nn.Sequential(*_convolution(second, second), *_convolution(second, second)[:2])
+        self.coarse = nn.Conv2d(second, width, 3, 2, 1)
 
     def features(self, images: Tensor) -> Tensor:
         """At stride 8: (N, 3, H, W) -> (N, C, H / 8, W / 8)."""
@@ -195,8 +200,8 @@ class ConvStem(nn.Module):
         return self.coarse(self.features(images))
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def build_network(network: Mapping[str, Any]) -> nn.Module:

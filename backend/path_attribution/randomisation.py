@@ -34,6 +34,7 @@ def cascading_randomisation(
     seed: int = 0,
     max_layers: int = 8,
     on_step: OnStep = None,
+    takes_part: Callable[[str], bool] = lambda name: True,
 ) -> tuple[Tensor, list[Stage]]:
     """Randomise a copy of the model layer by layer from the output and explain it again at each stage.
 
@@ -44,6 +45,7 @@ def cascading_randomisation(
         explain: a module like the given one -> its map (H, W).
         seed: of the new weights.
         max_layers: the largest number of stages.
+        takes_part: which modules are randomised, by their names.
     Returns: the original map and the stages.
     Raises: BadInput: max_layers below 1, or a module without parameters.
     Source: Adebayo et al., Sanity Checks for Saliency Maps, arXiv:1810.03292. Differs from the paper: rank
@@ -54,7 +56,7 @@ def cascading_randomisation(
     altered = copy.deepcopy(module)
     with order_of_use(altered) as used:
         original = explain(altered)
-    groups = _stages(layers_from_output(altered, used), max_layers)
+    groups = _stages([name for name in layers_from_output(altered, used) if takes_part(name)], max_layers)
     if not groups:
         raise BadInput("the model has no parameters to randomise", "model")
     stages = []
