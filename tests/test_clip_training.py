@@ -22,7 +22,7 @@ PICTURES = data.DataRecipe(
     side=64, train_poses=4, train_variants=16, validation_poses=2, test_poses=2, test_variants=12
 )
 SMALL = train.Recipe(
-    side=64, width=32, heads=2, image_layers=2, text_layers=1, embed_dim=32, stem=(8, 12, 16),
+    side=64, width=32, heads=2, image_layers=2, text_layers=1, embed_dim=32, stem=(12, 16),
     looking_steps=4, looking_batch=16, reading_steps=4, reading_batch=16,
 )  # fmt: skip
 
