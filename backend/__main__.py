@@ -123,12 +123,14 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _with_image_ids(body: Any, folder: Path, put_image: Callable[[bytes], Any]) -> Any:
-    """Replace every `image: path` (absolute, or relative to the request's folder) by the id of its bytes."""
+    """Replace every `image: path` and `images: [path, ...]` (absolute, or relative to the request's folder) by ids."""
     if isinstance(body, list):
         return [_with_image_ids(item, folder, put_image) for item in body]
     if not isinstance(body, dict):
         return body
     given = {name: _with_image_ids(item, folder, put_image) for name, item in body.items()}
+    if isinstance(given.get("images"), list):
+        given["image_ids"] = [put_image(_read_image(path, folder)).id for path in given.pop("images")]
     if "image" in given:
         given["image_id"] = put_image(_read_image(given.pop("image"), folder)).id
     return given

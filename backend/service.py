@@ -102,11 +102,19 @@ class Context:
         return _compute(self, request)
 
 
+def _decoder(data: bytes) -> Callable[[bytes, Limits], images.DecodedImage]:
+    """What reads a file of this kind; DICOM's reader is imported when the first such file comes."""
+    if data[128:132] != b"DICM":
+        return images.decode
+    return importlib.import_module("backend.dicom").decode
+
+
 # The module of each family: `prepare` checks a request and names its model, `run` answers it.
 _FAMILIES = {
     "path_attribution": "backend.path_attribution.run",
     "additive_decoding": "backend.additive_decoding.run",
     "image_text": "backend.image_text.run",
+    "additive_image": "backend.additive_image.run",
 }
 
 
@@ -210,11 +218,11 @@ class LocalService:
 
     # ------------------------------------------------------------- inputs
     def put_image(self, data: bytes) -> ImageInfo:
-        """Decode, check and keep a picture; equal bytes get the equal id.
+        """Decode, check and keep a picture, DICOM too; equal bytes get the equal id.
 
-        Raises: BadInput: not a picture that can be used (see `backend.images.decode`).
+        Raises: BadInput: not a picture that can be used (see `backend.images.decode`, `backend.dicom.decode`).
         """
-        decoded = images.decode(data, self.limits)
+        decoded = _decoder(data)(data, self.limits)
         self.image_store.put(decoded.id, decoded)
         return ImageInfo(decoded.id, decoded.width, decoded.height, decoded.pixels.shape[2], decoded.notes)
 

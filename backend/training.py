@@ -15,12 +15,8 @@ from torch import Tensor
 from backend.errors import BadInput
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "weights"
-PACKAGES = (
-    "path_attribution",
-    "additive_decoding",
-    "image_text",
-    "additive_image",
-)  # each has `train.RECIPES` and `train.job`
+# Each has `train.RECIPES` and `train.job`.
+PACKAGES = ("path_attribution", "additive_decoding", "image_text", "additive_image")
 
 
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:

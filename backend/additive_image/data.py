@@ -9,7 +9,7 @@ import colorsys
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -45,6 +45,13 @@ class Column:
             raise BadInput(f"column {self.name}: categories go with categorical columns, and only there", "columns")
 
 
+class Pictures(Protocol):
+    """Images by row: an array, or something that draws or reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any) -> np.ndarray: ...  # (n, H, W, 3) uint8 for a list, array or slice of rows
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows of a table with a response and, beside each, an image.
@@ -53,7 +60,7 @@ class Dataset:
         columns: the table's columns, in order.
         table: (n, columns) float32; categorical columns hold codes.
         response: (n,) float32: any number (identity), 0 or 1 (logit), a count (log).
-        images: (n, H, W, 3) uint8.
+        images: n of (H, W, 3) uint8.
         effects: true effect of each term at each row, by column or `IMAGE`, (n,); on the link's scale.
         attributes: what is seen in the images, (n,) each: for evaluation, never for training.
     """
@@ -62,7 +69,7 @@ class Dataset:
     columns: tuple[Column, ...]
     table: np.ndarray
     response: np.ndarray
-    images: np.ndarray
+    images: Pictures
     link: Link = "identity"
     response_name: str = "response"
     effects: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -165,14 +172,22 @@ class Squares:
         ground = (self.grey[:, None] * np.array([1.0, 1.0, 1.15]))[:, None, None, :]
         return (ground * (1 - mask) + colour * mask).astype(np.float32)
 
-    def draw_pixels(self, pixels: int = PIXELS, chunk: int = 1000) -> np.ndarray:
-        """As `draw`, (n, H, W, 3) uint8; a part at a time, since many at once outgrow the memory's caches."""
-        parts = [np.round(self.take(slice(i, i + chunk)).draw(pixels) * 255) for i in range(0, len(self.side), chunk)]
-        return np.concatenate(parts).astype(np.uint8)
-
     def take(self, rows: slice | np.ndarray) -> "Squares":
         """Some of them, by index."""
         return Squares(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnPictures:
+    """`Pictures` of squares, drawn when they are asked for."""
+
+    squares: Squares
+
+    def __len__(self) -> int:
+        return len(self.squares.side)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.round(self.squares.take(rows).draw() * 255).astype(np.uint8)
 
 
 def hue_colours(hue: np.ndarray) -> np.ndarray:
@@ -301,7 +316,7 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
         columns=columns,
         table=table,
         response=np.asarray(response, np.float32),
-        images=squares.draw_pixels(),
+        images=DrawnPictures(squares),
         link=_LINK_OF[variant] if noise else "identity",
         effects={term: values - values.mean() for term, values in effects.items()},
         attributes={f.name: getattr(squares, f.name) for f in dataclasses.fields(squares)},

@@ -5,6 +5,7 @@ Adding a method is one module and one `MethodSpec`; adding a shipped model is on
 """
 
 from backend.catalog.additive_decoding import DECODER_KINDS, DECODERS, DecoderSpec
+from backend.catalog.additive_image import AUTOENCODERS, IMAGE_MODELS, NAIMS, STOCHASTIC_CODES, ImageModelSpec
 from backend.catalog.image_text import PAIR_METHODS, PAIRS
 from backend.catalog.path_attribution import BASELINES, EMBEDDED, EXAMPLES, HUB, METHODS, check_baseline
 from backend.catalog.specs import ExampleSpec, FamilySpec, MethodSpec, ModelSpec, ParamSpec
@@ -59,6 +60,11 @@ def examples_for(spec: ModelSpec) -> tuple[ExampleSpec, ...]:
 
 
 __all__ = [
+    "AUTOENCODERS",
+    "IMAGE_MODELS",
+    "NAIMS",
+    "STOCHASTIC_CODES",
+    "ImageModelSpec",
     "BASELINES",
     "DECODERS",
     "DECODER_KINDS",

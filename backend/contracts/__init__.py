@@ -11,6 +11,16 @@ from backend.contracts.additive_decoding import (
     LatentScatterRequest,
     SupportRequest,
 )
+from backend.contracts.additive_image import (
+    AttributeEffectsRequest,
+    ImageCornersRequest,
+    ImageDirectionRequest,
+    ImageGalleryRequest,
+    ImagePathRequest,
+    ModelComparisonRequest,
+    RecordRequest,
+    ShapeFunctionsRequest,
+)
 from backend.contracts.image_text import (
     PairMapRequest,
     PairRandomisationRequest,
@@ -31,6 +41,14 @@ from backend.contracts.values import Params, ParamValue, digest
 
 __all__ = [
     "REQUEST_TYPES",
+    "AttributeEffectsRequest",
+    "ImageCornersRequest",
+    "ImageDirectionRequest",
+    "ImageGalleryRequest",
+    "ImagePathRequest",
+    "ModelComparisonRequest",
+    "RecordRequest",
+    "ShapeFunctionsRequest",
     "AttributionRequest",
     "BlockTableRequest",
     "DecoderFiguresRequest",

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from backend.contracts import additive_decoding, image_text, path_attribution
+from backend.contracts import additive_decoding, additive_image, image_text, path_attribution
 from backend.contracts.values import Params
 from backend.errors import BadInput
 
@@ -28,10 +28,23 @@ Request = (
     | image_text.ReportMapsRequest
     | image_text.PairScoreRequest
     | image_text.PairRandomisationRequest
+    | additive_image.ImagePathRequest
+    | additive_image.ImageCornersRequest
+    | additive_image.ImageDirectionRequest
+    | additive_image.ShapeFunctionsRequest
+    | additive_image.ImageGalleryRequest
+    | additive_image.RecordRequest
+    | additive_image.AttributeEffectsRequest
+    | additive_image.ModelComparisonRequest
 )
 REQUEST_TYPES: dict[str, type] = {kind.kind: kind for kind in typing.get_args(Request)}
 # Of requests that name their family only: the first kind of each family that a script would mean.
-_DEFAULT_KINDS = {"path_attribution": "attribution", "additive_decoding": "decoding", "image_text": "pair_map"}
+_DEFAULT_KINDS = {
+    "path_attribution": "attribution",
+    "additive_decoding": "decoding",
+    "image_text": "pair_map",
+    "additive_image": "image_path",
+}
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
@@ -45,8 +58,9 @@ def request_to_json(request: Request) -> dict[str, Any]:
         return value
 
     body = {f.name: plain(getattr(request, f.name)) for f in dataclasses.fields(request)}
-    if "params" in body:
-        body["params"] = dict(request.params)
+    for f in dataclasses.fields(request):
+        if f.type == Params:
+            body[f.name] = dict(body[f.name])
     return {"kind": request.kind, "family": request.family, **body}
 
 

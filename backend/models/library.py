@@ -16,7 +16,7 @@ from backend.catalog import ModelSpec
 from backend.catalog.image_text import open_clip_spec
 from backend.errors import BadInput, NotAvailable
 from backend.limits import LIMITS, Limits
-from backend.models import clip, decoders, exported, hub, networks, user_models, weights
+from backend.models import autoencoders, clip, decoders, exported, hub, networks, user_models, weights
 from backend.models.classifier import Classifier, LoadedClassifier
 from backend.models.decoders import LoadedDecoder
 
@@ -76,7 +76,12 @@ class Library:
             return decoders.job_spec(key)[0]
         if isinstance(key, str) and key.startswith(clip.PREFIX) and key not in self.specs():
             return open_clip_spec(key)
-        spec = self.specs().get(key) or catalog.DECODERS.get(key) or catalog.PAIRS.get(key)
+        spec = (
+            self.specs().get(key)
+            or catalog.DECODERS.get(key)
+            or catalog.PAIRS.get(key)
+            or catalog.AUTOENCODERS.get(key)
+        )
         if spec is None:
             raise BadInput(f"unknown model {key!r}; one of {', '.join(self.specs())}, or timm:NAME", "model")
         return spec
@@ -103,6 +108,8 @@ class Library:
         if spec.task == decoders.TASK:
             folder = decoders.job_spec(key)[1] if spec.source == "local" else self.weights_folder
             return decoders.load_decoder(spec, folder, torch.device(device), dtype)
+        if spec.task == autoencoders.TASK:
+            return autoencoders.load_autoencoder(spec, self.weights_folder, torch.device(device), dtype)
         if spec.task == clip.TASK:
             return self._load_pair(spec, device, dtype)
         if spec.source == "hub":

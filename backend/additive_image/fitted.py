@@ -1,0 +1,113 @@
+"""A fitted additive image model with its data: what requests work on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.additive_image import data
+from backend.additive_image.data import IMAGE, Dataset
+from backend.additive_image.nam import AdditiveHead
+from backend.catalog import ModelSpec
+from backend.models import weights
+from backend.models.autoencoders import read_card
+from backend.models.diffusion_autoencoder import DiffusionAutoencoder
+from backend.runtime import HasBytes
+
+CODED_ROWS = 4000  # whose codes lie beside the head, so that nobody needs to encode them again
+_HEAD = "head."
+
+
+class FittedModel(HasBytes):
+    """An additive model, the rows it was fitted to and the codes of the first of them."""
+
+    def __init__(
+        self, spec: ModelSpec, card: dict[str, Any], head: AdditiveHead, dataset: Dataset, codes: Tensor, digest: str
+    ) -> None:
+        """codes: z_sem of the first rows, (k, latents)."""
+        self.spec, self.card, self.head, self.dataset, self.codes, self.digest = (
+            spec, card, head, dataset, codes, digest
+        )  # fmt: skip
+        self.probes: Any = None  # of attributes on codes, made when first asked for
+        self.usual_errors: dict[Any, float] = {}  # of reconstruction, by the way of decoding; as above
+        self.nbytes = sum(t.numel() * t.element_size() for t in (*head.parameters(), *head.buffers(), codes))
+
+    @property
+    def autoencoder(self) -> str:
+        """Key of the autoencoder that makes the codes."""
+        return self.card["autoencoder"]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return self.dataset.terms
+
+    def table(self, rows: list[int] | slice) -> Tensor:
+        """(n, columns) of some rows."""
+        return torch.from_numpy(np.ascontiguousarray(self.dataset.table[rows])).to(self.codes.device)
+
+
+def load_fitted(spec: ModelSpec, folder: Path, device: torch.device) -> FittedModel:
+    """Read a shipped model's head, its card and its data.
+
+    Raises: NotAvailable: not fitted here yet; BadInput: the file is not the card's.
+    """
+    card = read_card(spec, folder)
+    state, digest = weights.read_file(folder / spec.weights, card["sha256"])
+    head = AdditiveHead.from_card(card["head"])
+    own = {name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)}
+    weights.fit_state_dict(head, own, 0, spec.architecture)
+    dataset = data.make_dataset(card["data"]["name"], card["data"]["rows"], card["data"]["seed"])
+    head = head.to(device).eval().requires_grad_(False)
+    return FittedModel(spec, card, head, dataset, state["codes"].to(device), digest)
+
+
+def pack(head: AdditiveHead, codes: Tensor) -> dict[str, Tensor]:
+    """The tensors that `load_fitted` reads back."""
+    return {**{_HEAD + name: tensor for name, tensor in head.state_dict().items()}, "codes": codes[:CODED_ROWS]}
+
+
+def to_images(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def encode_rows(autoencoder: DiffusionAutoencoder, dataset: Dataset, rows: slice, chunk: int = 500) -> Tensor:
+    """z_sem of the images of some rows, (n, latents), a part at a time."""
+    device = autoencoder.alphas_cumprod.device
+    start, stop, _ = rows.indices(len(dataset))
+    parts = [
+        autoencoder.encode(to_images(dataset.images[i : min(i + chunk, stop)], device)).float()
+        for i in range(start, stop, chunk)
+    ]
+    return torch.cat(parts)
+
+
+def shape_table(model: FittedModel, column: int, points: int) -> np.ndarray:
+    """A column's shape function, (k, 4): value, effect, low, high; categories stand for themselves."""
+    own = model.dataset.columns[column]
+    seen = model.dataset.table[:, column]
+    if own.kind == "categorical":
+        values = np.arange(len(own.categories), dtype=np.float32)
+    else:
+        values = np.linspace(seen.min(), seen.max(), points, dtype=np.float32)
+    found = model.head.shape_function(column, torch.from_numpy(values).to(model.codes.device))
+    return np.column_stack([values, *(part.cpu().numpy() for part in (found.value, found.low, found.high))])
+
+
+def true_shape(model: FittedModel, column: int, values: np.ndarray) -> np.ndarray | None:
+    """A column's true effect at values of it, centred as the model's terms are; None: nobody knows it."""
+    own = model.dataset.columns[column]
+    if own.effect is None:
+        return None
+    return own.effect(values) - own.effect(model.dataset.table[:, column]).mean()
+
+
+def true_image_effect(model: FittedModel, attribute_values: np.ndarray) -> np.ndarray | None:
+    """The image's true effect where its attribute has these values, centred; None: nobody knows it."""
+    if IMAGE not in model.dataset.effects:
+        return None
+    attribute, effect = data.image_attribute(model.dataset.name)
+    return effect(attribute_values) - effect(model.dataset.attributes[attribute]).mean()

@@ -1,0 +1,116 @@
+"""Recipes of diffusion autoencoders: everything but the seed that decides their weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.additive_image import data
+from backend.additive_image.nam import HeadSettings
+from backend.errors import BadInput
+
+Draw = Callable[[int, np.random.Generator], Tensor]
+
+
+def _draw_squares(n: int, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(data.draw_squares(n, rng, margin=1.0).draw()).permute(0, 3, 1, 2).contiguous()
+
+
+# Where training images come from: drawn afresh in every step, (n, 3, S, S) in [0, 1].
+SOURCES: dict[str, Draw] = {"squares": _draw_squares}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a diffusion autoencoder is trained: in two stages, or end to end if the first has no steps."""
+
+    source: str
+    network: dict[str, Any] = field(default_factory=dict)  # arguments of `DiffusionAutoencoder`
+    code_noise: float = 0.1  # on standardised codes: neighbours in z_sem must look alike
+    encoder_steps: int = 0  # first stage: encoder and a plain decoder, thrown away afterwards
+    encoder_batch: int = 64
+    encoder_rate: float = 2e-3
+    steps: int = 4000  # of the U-Net; of all, if end to end
+    batch: int = 32
+    rate: float = 1e-3
+    ema: float = 0.998
+    level_power: float = 0.0  # density of time steps proportional to t^power
+    hold: float = 0.4  # share of the steps before the learning rate falls
+    half: bool = True  # bfloat16 where that is safe
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise BadInput(f"unknown source {self.source!r}; one of {', '.join(SOURCES)}", "source")
+        if self.steps < 1 or self.batch < 2 or self.encoder_batch < 2:
+            raise BadInput("a recipe needs at least one step and two images in a batch", "steps")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Recipe":
+        """Raises: BadInput: unknown or missing fields."""
+        try:
+            return cls(**body)
+        except TypeError as error:
+            raise BadInput(f"the recipe cannot be read: {error}", "recipe") from None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRecipe:
+    """An additive model: the rows it is fitted to, the autoencoder that codes their images, how it is fitted."""
+
+    data: str  # of `data.make_dataset`
+    autoencoder: str  # key
+    settings: HeadSettings = HeadSettings()
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+HEADS: dict[str, HeadRecipe] = {
+    "squares": HeadRecipe("squares", "squares-dae"),
+    "colours": HeadRecipe("colours", "colours-dae"),
+    "squares-bernoulli": HeadRecipe("squares-bernoulli", "squares-dae", HeadSettings(epochs=12)),
+    "squares-poisson": HeadRecipe("squares-poisson", "squares-dae", HeadSettings(epochs=25)),
+    "squares-tied": HeadRecipe("squares-tied", "squares-dae"),
+}
+RECIPES: dict[str, Recipe] = {
+    "squares-dae": Recipe(
+        source="squares",
+        network={
+            "side": 32,
+            "n_latents": 6,
+            "encoder": "flat",
+            "widths": [32, 64],
+            "unshuffle": 4,
+            "code_map": 16,
+            "prediction": "sample",
+            "spacing": "trailing",
+            "steps": 5,
+        },
+        code_noise=0.1,
+        encoder_steps=6000,
+        steps=3000,
+        level_power=1.0,
+    ),
+    "colours-dae": Recipe(
+        source="squares",
+        network={
+            "side": 32,
+            "n_latents": 3,
+            "encoder": "pooled",
+            "widths": [64, 96],
+            "unshuffle": 4,
+            "prediction": "v_prediction",
+            "spacing": "leading",
+            "steps": 20,
+        },
+        code_noise=0.1,
+        steps=3500,
+    ),
+}
