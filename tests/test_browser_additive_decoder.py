@@ -212,6 +212,7 @@ def test_a_support_through_corners_on_a_phone(browser, app_url):
     context = browser.new_context(viewport={"width": 375, "height": 800}, has_touch=True, color_scheme="dark")
     page = context.new_page()
     open_page(page, app_url)
+    close_sidebar(page)
     page.get_by_role("tab", name="Train your own").click()
     canvas = page.locator(".painter canvas.canvas")
     canvas.wait_for()
@@ -235,6 +236,14 @@ def test_a_support_through_corners_on_a_phone(browser, app_url):
     expect(page.get_by_text("The support is one piece")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     context.close()
+
+
+def close_sidebar(page: Page) -> None:
+    """On a narrow screen it lies over the page while it is open."""
+    sidebar = page.get_by_test_id("stSidebar")
+    if sidebar.get_attribute("data-collapsed") == "false":
+        sidebar.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
 
 
 def test_the_page_fits_a_phone(browser, app_url):

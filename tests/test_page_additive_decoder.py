@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from backend.additive_decoding import evaluate
 from backend.additive_decoding.recipes import Recipe
 from backend.contracts import Result, SupportRequest
 from backend.jobs import JobQueue
@@ -166,6 +167,26 @@ def test_without_weights_the_page_says_how_to_make_them(page, monkeypatch, tmp_p
     opened(page)
     assert any("python -m backend train" in item.value for item in page.info)
     assert page.button(key="decoder.train")
+
+
+def test_what_the_page_says_of_masks_is_what_was_measured():
+    """The sentence of the case with occlusion, against the stored evaluations."""
+    found = {
+        (scene, kind): evaluate.stored(f"balls-{scene}-{kind}")
+        for scene in ("near", "occluded")
+        for kind in ("additive", "masked", "plain")
+    }
+    if None in found.values():
+        pytest.skip("no stored evaluation of these decoders here")
+    assert "Masks extrapolate in practice" in settings.CASES["occluded"].sentence
+    masked, additive = found["occluded", "masked"], found["occluded", "additive"]
+    assert min(masked["lms_spearman"], masked["lms_spearman_out"], additive["lms_spearman"]) > 99
+    assert masked["rmse_recombined"] < 1.25 * masked["rmse"] and additive["rmse"] > 1.5 * masked["rmse"]
+    near = [found["near", kind] for kind in ("additive", "masked")]
+    assert all(table["lms_spearman"] > 99 and table["rmse_recombined"] < 1.25 * table["rmse"] for table in near)
+    for scene in ("near", "occluded"):
+        plain = found[scene, "plain"]
+        assert plain["lms_spearman"] < 95 and plain["rmse_recombined"] > 3 * plain["rmse"]
 
 
 # ----------------------------------------------------------------- parts

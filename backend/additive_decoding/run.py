@@ -40,8 +40,8 @@ _NEAR = 0.03  # of a block's range: a code farther from all training codes was n
 _SCATTER_PICTURES = 300
 _AXIS_SHARPNESS = 20.0  # how much more an object's own place counts than the others', when scenes of an axis are chosen
 _RESPONSE_SCENES = 33
-_RESPONSE_GRID = {2: (13, 13), 3: (9, 9, 5), 4: (5, 5, 3, 3)}  # true latents of a block where its code is looked up
-_RESPONSE_CANDIDATES, _RESPONSE_FEW = 100, 6  # scenes tried at each point, scenes averaged
+_RESPONSE_GRID = {2: (13, 13), 3: (7, 7, 4), 4: (5, 5, 3, 3)}  # true latents of a block where its code is looked up
+_RESPONSE_CANDIDATES, _RESPONSE_FEW = 100, 4  # scenes tried at each point, scenes averaged
 
 
 # ----------------------------------------------------------------- checking

@@ -8,7 +8,7 @@ import streamlit as st
 
 from backend.errors import PrismError
 from backend.jobs import ENDED, JobStatus
-from pages.decoder.settings import SEEDS, Case, is_here, seeded, title_of
+from pages.decoder.settings import SEEDS, Case, cases_here, is_here, seeded, title_of
 from pages.shared.controls import refused
 from pages.shared.exports import Column, metrics_csv
 from pages.shared.figures import format_value
@@ -45,7 +45,11 @@ def show_evaluation(case: Case) -> None:
     if not keys:
         st.caption("A table over seeds is kept for the models that ship; choose one of their supports.")
         return
-    tables = {key: table for key in keys if (table := _table_of(key)) is not None}
+    tables = {title_of(case, key): table for key in keys if (table := _table_of(key)) is not None}
+    twin = cases_here().get(case.twin)
+    if twin is not None:
+        beside = {f"{title_of(twin, key)}, {twin.title}": _table_of(key) for key in twin.decoders}
+        tables |= {title: table for title, table in beside.items() if table is not None}
     if tables:
         _draw(case, tables)
     else:
@@ -71,8 +75,8 @@ def _runs() -> list[JobStatus]:
 
 def _draw(case: Case, tables: dict[str, dict[str, Any]]) -> None:
     rows = [
-        {"name": title_of(case, key), **{column.key: table.get(column.key) for column in COLUMNS[1:]}}
-        for key, table in tables.items()
+        {"name": title, **{column.key: table.get(column.key) for column in COLUMNS[1:]}}
+        for title, table in tables.items()
     ]
     columns = [c for c in COLUMNS if c.key == "name" or any(row[c.key] is not None for row in rows)]
     seeds = max(table["seeds"] for table in tables.values())
@@ -80,8 +84,8 @@ def _draw(case: Case, tables: dict[str, dict[str, Any]]) -> None:
     with st.expander("From the lowest to the highest seed"):
         shown = [column for column in columns if column.key in SPREAD]
         spread = [
-            {"name": title_of(case, key), **{column.key: _spread(table["range"][column.key]) for column in shown}}
-            for key, table in tables.items()
+            {"name": title, **{column.key: _spread(table["range"][column.key]) for column in shown}}
+            for title, table in tables.items()
         ]
         draw_table("Range over seeds", [COLUMNS[0], *shown], spread, mark_best=False)
         st.download_button(

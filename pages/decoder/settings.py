@@ -26,6 +26,7 @@ class Case:
     sentence: str  # what was never seen, and what is to be looked at
     decoders: tuple[str, ...]  # keys of models, the additive one first
     kinds: tuple[str, ...] = ()  # of decoders that are no rows of the catalogue
+    twin: str = ""  # another case whose decoders stand in the same table
 
 
 CASES: dict[str, Case] = {
@@ -36,6 +37,24 @@ CASES: dict[str, Case] = {
             "L: never both high",
             "Training showed either ball high, never **both high**.",
             ("balls-l-additive", "balls-l-plain", "balls-l-masked", "balls-l-hessian"),
+        ),
+        Case(
+            "occluded",
+            "L with occlusion",
+            "Large balls meet at like heights, and there the right one **hides** the left one: such scenes are **no "
+            "sum**. Never both high, as before. **Masks extrapolate in practice**: the masked decoder finds the "
+            "blocks and draws recombinations as well as what it saw; the additive one finds them too, but cannot draw "
+            "one ball hiding the other; the plain one does neither.",
+            ("balls-occluded-additive", "balls-occluded-masked", "balls-occluded-plain"),
+            twin="near",
+        ),
+        Case(
+            "near",
+            "L with large balls",
+            "The same large balls, but where they meet their colours **add up**: scenes are sums again. Never both "
+            "high, as before. The additive and the masked decoder find the blocks and draw recombinations alike.",
+            ("balls-near-additive", "balls-near-masked", "balls-near-plain"),
+            twin="occluded",
         ),
         Case(
             "u",
@@ -59,8 +78,8 @@ CASES: dict[str, Case] = {
         Case(
             "plane",
             "Two balls in the plane",
-            "Each block is a place in the plane, and the balls never touched. Recombined balls may **overlap**: such "
-            "scenes are no sums, and nothing is promised for them.",
+            "Each block is a place in the plane, and the balls never touched. Recombined balls may **overlap**, as no "
+            "training scene did; here their colours add up then, real objects would hide each other.",
             ("balls-blocks-independent", "balls-blocks-plain"),
         ),
         Case(
