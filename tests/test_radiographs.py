@@ -2,12 +2,15 @@
 
 import gzip
 import itertools
+import re
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.errors import BadInput, NotAvailable
+from backend.image_text import examples
 from backend.radiographs import ct, display, findings, pose, reports, simulate
 from backend.radiographs.findings import KINDS, SIDED
 from backend.radiographs.shapes import Finding
@@ -244,3 +247,24 @@ def test_a_normal_picture_has_a_report():
 def test_size_in_words_is_the_findings_size():
     large = [reports.sentence_for(finding("effusion", size="large"), np.random.default_rng(k)) for k in range(40)]
     assert any("large" in text for text in large) and not any("small" in text for text in large)
+
+
+# ----------------------------------------------------------------- what ships
+def test_shipped_examples_show_every_kind_with_masks_inside_their_boxes():
+    shipped = examples.example_radiographs()
+    assert len(shipped) == 12 and not shipped[0].findings
+    assert {found.kind for example in shipped for found in example.findings} == set(KINDS)
+    for example in shipped:
+        pixels = np.asarray(Image.open(examples.FOLDER / example.image))
+        assert pixels.dtype == np.uint8 and pixels.ndim == 2
+        for found in example.findings:
+            mask = np.asarray(Image.open(examples.FOLDER / found.mask)) > 0
+            left, top, right, bottom = found.box
+            assert mask.shape == pixels.shape and mask[top:bottom, left:right].sum() == mask.sum() > 0
+            if found.kind in SIDED:
+                assert found.side in re.findall(r"\w+", example.report[found.sentence])
+
+
+def test_examples_are_written_from_any_chest(tmp_path):
+    keys = examples.write_examples(phantoms.chest(), tmp_path, n=3, side=64)
+    assert [example.key for example in examples.example_radiographs(tmp_path)] == keys
