@@ -12,6 +12,9 @@ MIB = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_upload_bytes: int = 20 * MIB  # one picture
+    max_dicom_bytes: int = 64 * MIB  # one DICOM file; uncompressed ones are large
+    max_report_characters: int = 400_000  # about a hundred pages
+    max_report_sentences: int = 2_000
     max_image_pixels: int = 40_000_000  # width x height that the header announces
     min_image_side: int = 2  # pixels
     max_weights_bytes: int = 1024 * MIB  # one uploaded weights file
