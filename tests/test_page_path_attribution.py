@@ -173,6 +173,7 @@ def test_the_study_says_where_our_method_is_behind():
     sentence = evaluation._verdict(table, titles, "insertion_ratio", "insertion", "higher")
     pair = next(p for p in table["paired"] if p["theirs"] == "lrp:composite=gamma" and p["metric"] == "insertion_ratio")
     assert pair["high"] < 0 and "behind LRP (composite=gamma)" in sentence
+    assert "Over training seeds the interval holds 0 against Integrated Gradients" in sentence
 
 
 def test_cancel_stops_and_continue_goes_on(page, monkeypatch):

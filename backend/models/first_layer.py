@@ -94,10 +94,10 @@ def gradient_at_images(
     # Every output pixel hands its shares back to the input pixels under the taps: first along rows, then down.
     wide = gradient.new_zeros(n, c, down, rows, width + 2 * padding[1])
     for j in range(right):
-        wide[..., _every(stride[1], columns, j)] += shares[:, :, :, j]
+        wide[..., _every(stride[1], columns, j)].add_(shares[:, :, :, j])
     padded = gradient.new_zeros(n, c, height + 2 * padding[0], width + 2 * padding[1])
     for i in range(down):
-        padded[:, :, _every(stride[0], rows, i)] += wide[:, :, i]
+        padded[:, :, _every(stride[0], rows, i)].add_(wide[:, :, i])
     return padded[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
 
 

@@ -133,16 +133,22 @@ def _interval(ends: dict[str, float]) -> str:
 
 
 def _verdict(table: dict[str, Any], titles: dict[str, str], key: str, title: str, better: str) -> str:
-    """One sentence: ahead of whom, level with whom, behind whom, by the intervals over images."""
+    """Ahead of whom, level with whom, behind whom, by the intervals over images; and what the seeds leave open."""
     sign = -1.0 if better == "lower" else 1.0
     pairs = [pair for pair in table["paired"] if pair["metric"] == key]
     ahead = [pair for pair in pairs if min(sign * pair["low"], sign * pair["high"]) > 0]
     behind = [titles[pair["theirs"]] for pair in pairs if max(sign * pair["low"], sign * pair["high"]) < 0]
-    level = [titles[pair["theirs"]] for pair in pairs if pair["low"] <= 0 <= pair["high"]]
+    level = [titles[pair["theirs"]] for pair in pairs if _holds_zero(pair)]
     parts = [f"ahead of {len(ahead)} of {len(pairs)}"]
     parts += [f"not told apart from {', '.join(level)}"] * bool(level)
     parts += [f"behind {', '.join(behind)}"] * bool(behind)
-    return f"By {title}, {titles[pairs[0]['ours']]} is {'; '.join(parts)}."
+    unsure = [titles[pair["theirs"]] for pair in pairs if _holds_zero(pair.get("over_seeds", pair))]
+    seeds = f" Over training seeds the interval holds 0 against {', '.join(unsure)}." if unsure else ""
+    return f"By {title}, {titles[pairs[0]['ours']]} is {'; '.join(parts)}.{seeds}"
+
+
+def _holds_zero(ends: dict[str, float]) -> bool:
+    return ends["low"] <= 0 <= ends["high"]
 
 
 def _spread(cell: dict[str, float | None]) -> Spread | None:

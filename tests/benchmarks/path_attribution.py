@@ -4,7 +4,8 @@ Both sides of a ratio run in one process, one after the other and again (A, B, A
 is the median over rounds of CPU seconds against CPU seconds. That holds on a shared machine too, where wall time
 tells who else was there; wall time is printed beside it. Memory is the growth of the peak of a fresh process per
 side. Random weights: time does not depend on what a network knows. Deep random ReLU networks in single precision
-magnify rounding, so answers that agree to 1e-9 in double precision (the tests) may differ by 1e-2 here.
+magnify rounding, so answers that agree to 1e-9 in double precision (the tests) may differ by 1e-2 here. Guided IG
+differs by more: at a black baseline whole areas have gradients that are equal but for rounding, and it ranks them.
 """
 
 import argparse
