@@ -45,7 +45,7 @@ class DataRecipe:
 
     side: int = 128  # pixels
     seed: int = 0
-    train_poses: int = 1000
+    train_poses: int = 800
     train_variants: int = 16
     validation_poses: int = 100
     test_poses: int = 260

@@ -58,7 +58,7 @@ class Recipe:
     stem: tuple[int, ...] = (48, 80)
     mlp_ratio: float = 2.0  # of the image tower
     context_length: int = 72
-    looking_steps: int = 1800  # of the first stage
+    looking_steps: int = 2000  # of the first stage
     looking_batch: int = 64
     looking_rate: float = 1.5e-3
     reading_steps: int = 1500  # of the second stage
