@@ -20,6 +20,14 @@ FAMILIES: dict[str, FamilySpec] = {
         url_path="path-attribution",
         icon=":material/grid_view:",
     ),
+    "additive_image": FamilySpec(
+        key="additive_image",
+        title="Additive image models",
+        question="What does each column of a table do to the response, and what does the picture do?",
+        page="additive_image_model.py",
+        url_path="additive-image-model",
+        icon=":material/animated_images:",
+    ),
     "additive_decoding": FamilySpec(
         key="additive_decoding",
         title="Additive decoders",

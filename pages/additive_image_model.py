@@ -1,0 +1,159 @@
+"""Additive image models: what each column of a table does, and, between two pictures, what the picture does."""
+
+import dataclasses
+
+import streamlit as st
+
+from backend.catalog import FAMILIES
+from backend.contracts import OnStep, Result, Step
+from backend.errors import Cancelled
+from pages.additive import inputs, takeaway
+from pages.additive.additivity import comparison_request, show_additivity
+from pages.additive.attributes import show_attributes
+from pages.additive.board import Refusal, answered, ask, effects_request, gallery_request, path_request, shapes_request
+from pages.additive.corners import show_corners
+from pages.additive.inputs import Ends
+from pages.additive.path import Running, draw_numbers, draw_path, ticket_of
+from pages.additive.reading import show_reading
+from pages.additive.record import record_of, show_record
+from pages.additive.settings import OWN_DATA, Settings
+from pages.additive.shapes import draw_shapes, importance_table
+from pages.additive.stochastic import show_stochastic
+from pages.additive.training import own_models, show_own_data
+from pages.shared.controls import begin, refused
+from pages.shared.session import recall
+from pages.shared.tables import draw_table
+from pages.shared.theme import use_theme
+
+TABS = (
+    "How to read this",
+    "One record",
+    "What in the picture?",
+    "How good is the sum?",
+    "Four corners",
+    "Two codes",
+)
+
+family = FAMILIES["additive_image"]
+
+
+def choose() -> tuple[Settings, Result, Ends] | None:
+    """What the sidebar says; None: own data are brought, or there is nothing to show, and it was said why."""
+    settings = inputs.first_settings()
+    with st.sidebar:
+        model = inputs.choose_model(settings)
+    if model != settings.model and settings.model:
+        settings = dataclasses.replace(settings, ends=None)  # rows of another table
+    settings = dataclasses.replace(settings, model=model)
+    if model == OWN_DATA:
+        inputs.note_settings(dataclasses.replace(settings, ends=None))
+        show_own_data()
+        return None
+    pictures = ask(gallery_request(model))
+    if isinstance(pictures, Refusal):
+        refused(pictures.sentence)
+        return None
+    with st.sidebar:
+        ends = inputs.choose_ends(settings, pictures)
+        settings = inputs.choose_path(settings)
+    if ends is None:
+        return None
+    settings = dataclasses.replace(settings, ends=ends.rows)
+    inputs.note_settings(settings)
+    return settings, pictures, ends
+
+
+def show_progress(place, title: str) -> OnStep:
+    """A progress bar in its place; the first thing drawn after a click ends the work."""
+    bar = place.progress(0.0, text=title)
+
+    def on_step(step: Step) -> None:
+        bar.progress(step.fraction, text=f"{title}: {step.message}" if step.message else title)
+
+    return on_step
+
+
+def show_more(settings: Settings, pictures: Result, ends: Ends) -> None:
+    """Looking closer, one tab at a time; only the open one asks for anything."""
+    begin("additive.tab", TABS[0])
+    tabs = st.tabs(TABS, key="additive.tab", on_change="rerun")
+    row = next((row for row in ends.rows if row >= 0), 0)
+
+    def drawing(tab: str, place) -> None:
+        if tab == "One record":
+            show_record(settings.model, ends.rows, row)
+        elif tab == "What in the picture?":
+            show_attributes(settings, row, show_progress(place, "Following attributes"))
+        elif tab == "How good is the sum?":
+            show_additivity(settings, show_progress(place, "Fitting other models"))
+        elif tab == "Four corners":
+            show_corners(settings, pictures, show_progress(place, "Decoding the square"))
+        elif tab == "Two codes":
+            show_stochastic(path_request(settings, ends.image_ids), ends, show_progress(place, "Decoding both ends"))
+        else:
+            show_reading()
+
+    for name, tab in zip(TABS, tabs, strict=True):
+        if tab.open:
+            with tab:
+                place = st.empty()
+                drawing(name, place)
+                place.empty()
+
+
+def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
+    frames, progress, home, numbers = st.empty(), st.empty(), st.container(), st.container()
+    request = path_request(settings, ends.image_ids)
+    path, shapes = answered(request), ask(shapes_request(settings.model))
+    if path is not None:
+        with home:
+            draw_path(path, ends.shown, ticket=ticket_of(request))
+        with numbers:
+            draw_numbers(path, ends.shown.titles)
+            takeaway.show(
+                takeaway.Answered(
+                    settings,
+                    inputs.title_of(settings.model, own_models()),
+                    ends.shown.titles,
+                    path,
+                    shapes if isinstance(shapes, Result) else None,
+                    answered(comparison_request(settings)),
+                    answered(effects_request(settings)),
+                )
+            )
+    if isinstance(shapes, Result):
+        st.subheader("What the columns do")
+        explained = recall("additive.tab") == "One record"
+        draw_shapes(
+            shapes,
+            record_of(settings.model) if explained else None,
+            f"row {recall('additive.record')}",
+            key="additive.shapes",
+        )
+        draw_table("Importance", *importance_table(shapes))
+    else:
+        refused(shapes.sentence)
+    if path is None:
+        decode(request, ends, Running(home, frames, progress, ends.shown, ticket_of(request)))
+    show_more(settings, pictures, ends)
+
+
+def decode(request, ends: Ends, running: Running) -> None:
+    """Ask for the path that is missing, and draw it while it comes."""
+    try:
+        answer = ask(request, running.on_step, ends.put)
+    except Cancelled:  # a newer request of this visitor took over, in another tab perhaps
+        st.stop()
+    running.progress.empty()
+    if isinstance(answer, Refusal):
+        refused(answer.sentence)
+    else:
+        st.rerun()
+
+
+use_theme()
+st.title(family.title)
+st.caption(family.question)
+chosen = choose()
+if chosen is not None:
+    show_page(*chosen)
