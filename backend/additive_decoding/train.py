@@ -104,7 +104,7 @@ def train(
         "network": network_of(recipe, blocks=run.source.blocks),
         "recipe": recipe.to_json(),
         "seed": seed,
-        "command": f"python -m backend train {name} --seed {seed}",
+        "command": f"python -m backend train {name} --seed {seed}" + (" --images PATH" if recipe.images else ""),
         "machine": describe_machine(run.device),
         "training_s": round(run.elapsed_s, 1),
         "parameters": {
