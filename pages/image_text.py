@@ -8,6 +8,7 @@ from backend.catalog import FAMILIES, PAIR_METHODS
 from backend.contracts import OnStep, PairMapRequest, ReportMapsRequest, Request, Step
 from backend.errors import Cancelled
 from pages.pairs import inputs, views
+from pages.pairs.analyses import show_analyses
 from pages.pairs.board import Board, work_off
 from pages.shared.session import recall
 from pages.shared.theme import use_theme
@@ -73,6 +74,7 @@ progress, cancel = st.empty(), st.empty()
 
 views.show_findings(board.seen)
 views.show_reading(board, "stopped" if is_stopped else "")
+show_analyses(board)
 
 if is_stopped:
     with cancel:

@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from backend.contracts import OnStep, PairMapRequest, PairScoreRequest, ReportMapsRequest, Request, Result
+from backend.contracts import (
+    OnStep,
+    PairMapRequest,
+    PairScoreRequest,
+    ParamValue,
+    ReportMapsRequest,
+    Request,
+    Result,
+)
 from pages.pairs.explained import Explained, of_pair, of_report
 from pages.pairs.material import Picture, ReportText
 from pages.pairs.settings import Settings
@@ -23,14 +31,9 @@ ANSWERS = Answers("pairs", at_most=192, is_private=True)
 known, forget_refusals = ANSWERS.known, ANSWERS.forget_refusals
 
 
-def ask(request: Request, picture: Picture, on_step: OnStep = None) -> Answer:
-    """The answer to a request about a picture. Raises: Cancelled; whatever `on_step` raises."""
-    return ANSWERS.ask(request, on_step, picture.put)
-
-
 def look(model: str, picture: Picture, on_step: OnStep = None) -> Answer:
     """Whether the model can look at the picture, and which findings it sees, if it has thresholds for any."""
-    return ask(PairScoreRequest(picture.id, (PROBE,), model), picture, on_step)
+    return ANSWERS.ask(PairScoreRequest(picture.id, (PROBE,), model), on_step, picture.put)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Board:
     report: ReportText
     seen: Result  # what `look` answered
     extras: list[Request] = field(default_factory=list)  # on demand: sweeps, swaps, sanity check
+    others: list[Picture] = field(default_factory=list)  # that extras are about
+
+    def put(self) -> None:
+        """Hand all pictures to the engine again."""
+        for picture in (self.picture, *self.others):
+            picture.put()
 
     # ------------------------------------------------------------- sentences
     @property
@@ -54,20 +63,24 @@ class Board:
         return self.report.lines[self.chosen].text
 
     @property
-    def on_page(self) -> range:
-        """The sentences that are explained: a long report page by page."""
-        first = self.chosen // ON_A_PAGE * ON_A_PAGE
-        return range(first, min(first + ON_A_PAGE, len(self.report.lines)))
+    def on_page(self) -> tuple[int, ...]:
+        """The sentences that are explained: those that speak of what is seen, page by page, and the chosen one."""
+        shown = [k for k, line in enumerate(self.report.lines) if line.is_shown]
+        before = sum(k < self.chosen for k in shown)
+        first = min(before, max(len(shown) - 1, 0)) // ON_A_PAGE * ON_A_PAGE
+        return tuple(sorted({*shown[first : first + ON_A_PAGE], self.chosen}))
 
     @property
-    def handfuls(self) -> list[range]:
-        """The page's sentences as they are asked for, that of the chosen one first."""
-        page = self.on_page
-        starts = [page.start, *range(page.start + 1, page.stop, TOGETHER)]
-        parts = [range(a, b) for a, b in zip(starts, [*starts[1:], page.stop], strict=True)]
+    def handfuls(self) -> list[tuple[int, ...]]:
+        """The page's sentences as they are asked for, those with the chosen one first."""
+        page = tuple(k for k in self.on_page if self.report.lines[k].is_shown)
+        starts = [0, *range(1, len(page), TOGETHER)] if page else []
+        parts = [page[a:b] for a, b in zip(starts, [*starts[1:], len(page)], strict=True)]
+        if self.chosen not in page:
+            parts.append((self.chosen,))
         return sorted(parts, key=lambda part: self.chosen not in part)
 
-    def report_request(self, part: range) -> ReportMapsRequest:
+    def report_request(self, part: tuple[int, ...]) -> ReportMapsRequest:
         settings = self.settings
         return ReportMapsRequest(
             self.picture.id,
@@ -78,11 +91,18 @@ class Board:
             seed=settings.seed,
         )
 
-    def pair_request(self, method: str, text: str) -> PairMapRequest:
+    def pair_request(self, method: str, text: str, **changed: ParamValue) -> PairMapRequest:
+        """One sentence by one method. Args: changed: parameters other than those that are set."""
         settings = self.settings
-        return PairMapRequest(
-            self.picture.id, text, method, settings.model, params=settings.params_of(method), seed=settings.seed
-        )
+        params = tuple(sorted((dict(settings.params_of(method)) | changed).items()))
+        return PairMapRequest(self.picture.id, text, method, settings.model, params=params, seed=settings.seed)
+
+    def asked(self, request: Request) -> Answer | None:
+        """An answer on demand; what is not there yet is put on the list."""
+        answer = self.answer(request)
+        if answer is None:
+            self.extras.append(request)
+        return answer
 
     def answer(self, request: Request) -> Answer | None:
         return known().get(request)
@@ -96,7 +116,7 @@ class Board:
         part = next(part for part in self.handfuls if k in part)
         answer = self.answer(self.report_request(part))
         if isinstance(answer, Result):
-            return of_report(answer, k - part.start)
+            return of_report(answer, part.index(k))
         if isinstance(answer, Refusal):
             if len(part) == 1:
                 return answer
@@ -137,7 +157,7 @@ class Board:
         for part in handfuls[1:]:
             yield from self._missing_of(part)
 
-    def _missing_of(self, part: range) -> Iterator[Request]:
+    def _missing_of(self, part: tuple[int, ...]) -> Iterator[Request]:
         yield from self._unknown(self.report_request(part))
         if isinstance(self.answer(self.report_request(part)), Refusal) and len(part) > 1:
             for k in part:
@@ -152,7 +172,7 @@ def work_off(board: Board, on_step: Callable[[Request], OnStep]) -> bool:
     """Ask for what is missing, a little at a time; returns whether there is something new to draw."""
     started, is_new = time.monotonic(), False
     for request in board.missing():
-        ask(request, board.picture, on_step(request))
+        ANSWERS.ask(request, on_step(request), board.put)
         is_new = True
         if time.monotonic() - started > REDRAW_EVERY_S:
             break

@@ -201,6 +201,7 @@ def choose_report(settings: Settings, picture: Picture) -> ReportText:
     if text != report.text:
         try:
             report = own_report(text)
+            remember("pairs.sentence", first_shown(report))
         except BadInput as error:
             refused(f"{error.sentence}; the report before it is still shown")
     if recall("pairs.text_refusal"):
@@ -231,6 +232,11 @@ def _follow_picture(settings: Settings, picture: Picture) -> ReportText:
         remember("pairs.text", report.text)
         remember("pairs.sentence", 0)
     return report
+
+
+def first_shown(report: ReportText) -> int:
+    """The first sentence that speaks of what is seen."""
+    return next((k for k, line in enumerate(report.lines) if line.is_shown), 0)
 
 
 def _use_report(report: ReportText) -> None:

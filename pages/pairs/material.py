@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from backend import images
+from backend import images, reports
 from backend.errors import BadInput, NotAvailable
 from backend.image_text.examples import FOLDER, ExampleRadiograph, example_radiographs
 from pages.shared.gallery import Thumbnail
 from pages.shared.map_grid import Box
 from pages.shared.session import service
 
-MAX_CHARACTERS = 200_000  # of a report; fifty pages have about 150,000
 _SIDE = 128  # of shipped radiographs, in pixels: their boxes are in these
 
 
@@ -42,6 +41,10 @@ class Picture:
 
     def pixels(self) -> np.ndarray:
         """The whole picture, (H, W, C) in [0, 1]."""
+        if self.data[128:132] == b"DICM":
+            from backend import dicom  # its reader is imported when the first such file comes
+
+            return dicom.decode(self.data).pixels
         return images.decode(self.data).pixels
 
 
@@ -104,12 +107,23 @@ def thumbnails() -> tuple[Thumbnail, ...]:
 
 
 # ----------------------------------------------------------------- the report
+# Lines that say who and when, not what is seen: never explained unasked, and never in a file.
+_IDENTITY = re.compile(
+    r"\s*(?:patient|name|surname|first name|dob|d\.o\.b\.|date of birth|birth ?date|born|sex|age|mrn|medical record"
+    r"|patient id|id|accession|study date|date|time|address|phone|physician|doctor|dr|referr\w+|radiologist|signed"
+    r"|dictated|transcribed|electronically signed|hospital|institution)\b[^:\n]{0,25}:",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A sentence of a report, under its section's heading."""
 
     text: str
     heading: str = ""
+    is_shown: bool = True  # it speaks of what is seen: explained without being chosen
+    is_identity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +136,19 @@ class ReportText:
     notes: tuple[str, ...] = ()
 
 
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
-
-
 def own_report(text: str) -> ReportText:
-    """A person's own words. Raises: BadInput: empty, or too long."""
-    if not text.strip():
-        raise BadInput("the report is empty; write or paste at least one sentence", "report")
-    if len(text) > MAX_CHARACTERS:
-        raise BadInput(f"the report has {len(text):,} characters; up to {MAX_CHARACTERS:,} are read", "report")
-    lines = tuple(Line(found.group().strip()) for found in _SENTENCE.finditer(text) if found.group().strip())
-    return ReportText(text, lines)
+    """A person's own words. Raises: BadInput: empty, without a letter, or too long."""
+    report = reports.parse_report(text)
+    lines = tuple(_line(report, sentence) for sentence in report.sentences)
+    if not any(line.is_shown for line in lines):
+        lines = tuple(Line(line.text, line.heading, True, line.is_identity) for line in lines)
+    return ReportText(text, lines, notes=report.notes)
+
+
+def _line(report: reports.Report, sentence: reports.Sentence) -> Line:
+    begin = report.text.rfind("\n", 0, sentence.start) + 1
+    is_identity = bool(_IDENTITY.match(report.text, begin, max(sentence.end, begin)))
+    return Line(sentence.text, sentence.section, sentence.is_shown and not is_identity, is_identity)
 
 
 def example_report(key: str) -> ReportText:
@@ -142,12 +158,5 @@ def example_report(key: str) -> ReportText:
 
 
 def read_text_file(data: bytes) -> str:
-    """A text file's words. Raises: BadInput: it is not text."""
-    for encoding in ("utf-8-sig", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252"):
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\x00" not in text:
-            return text
-    raise BadInput("the file is not text; save the report as a plain text file (UTF-8)", "report")
+    """A text file's words. Raises: BadInput: it is not text, or see `own_report`."""
+    return reports.read_report(data).text

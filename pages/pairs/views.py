@@ -24,6 +24,7 @@ from pages.pairs.numbers import (
 from pages.pairs.settings import WORD_VIEWS, Settings
 from pages.pairs.words import word_board
 from pages.shared.controls import begin
+from pages.shared.exports import Column
 from pages.shared.figures import format_value
 from pages.shared.map_grid import Arrangement, arranged_maps
 from pages.shared.session import escape, recall, remember
@@ -149,11 +150,16 @@ def _counted(answer: Explained) -> str:
 
 
 def _say_page(board: Board) -> None:
-    n, page = len(board.report.lines), board.on_page
-    if n > ON_A_PAGE:
+    """Which sentences are explained, if not all are."""
+    lines, page = board.report.lines, board.on_page
+    shown = sum(line.is_shown for line in lines)
+    if len(page) < len(lines):
+        others = len(lines) - shown
         st.caption(
-            f"{n:,} sentences. Explained: {page.start + 1} to {page.stop}; choose a sentence further on, and those "
-            "around it are explained."
+            f"{len(page)} of {len(lines):,} sentences are explained: those that speak of what is seen"
+            + (f", {ON_A_PAGE} at a time" if shown > ON_A_PAGE else "")
+            + ". Choose any other to explain it as well"
+            + (f" ({others} tell why, how or who)." if others else ".")
         )
 
 
@@ -201,12 +207,23 @@ def show_findings(seen: Result) -> None:
     findings = seen.values.get("findings") or []
     if not findings:
         return
-    present = [row for row in findings if row["is_present"]]
-    names = ", ".join(escape(row["name"]) for row in present) or "none of them"
+    present = [row["finding"] for row in findings if row["present"]]
+    said = ", ".join(f"**{escape(name)}**" for name in present) or "none"
     with st.expander(
-        f"Present by calibrated thresholds: **{names}** (of {len(findings)})", icon=":material/fact_check:"
+        f"By calibrated thresholds the model sees {said} of {len(findings)} findings", icon=":material/fact_check:"
     ):
-        st.json(findings)
+        columns = [
+            Column("name", "Finding"),
+            Column("verdict", "Verdict"),
+            Column("cosine", "Cosine", help="Of the image and the mean of the finding's prompts."),
+            Column("threshold", "Threshold", help="Between present and absent, chosen on validation simulations."),
+            Column("auroc", "AUROC", help="On held-out simulations, not on real radiographs."),
+            Column("balanced_accuracy", "Balanced accuracy", help="Of the threshold on held-out simulations."),
+        ]
+        rows = [
+            {**row, "name": row["finding"], "verdict": "present" if row["present"] else "absent"} for row in findings
+        ]
+        draw_table("Present or absent, by the model", columns, rows, mark_best=False)
 
 
 # ----------------------------------------------------------------- progress

@@ -59,6 +59,7 @@ class Arrangement:
     with_tools: bool = True  # False: shown as `display` says, which another grid on the page decides
     is_pickable: bool = False  # a map's title chooses it
     picked: str = ""  # key of the map that is chosen now
+    limit: float | None = None  # where the colours end, given by another grid; None: as the display says
     may_draw: bool = False  # a box can be drawn, with the pointer or the keyboard
     boxes: tuple[Box, ...] = ()  # that are known
     drawn: Box | None = None  # the person's, to begin with

@@ -187,6 +187,7 @@ class MapGrid {
     }
     for (const card of drawn) {
       if (this.display.scale === "shared") card.limit = shared[card.panel.unit];
+      card.limit = this.header.arrangement.limit ?? card.limit;
       card.diverging = card.panel.signed && this.display.values === "signed";
       this.paint(card);
       this.paintBar(card);
