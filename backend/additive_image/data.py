@@ -63,6 +63,8 @@ class Dataset:
         images: n of (H, W, 3) uint8.
         effects: true effect of each term at each row, by column or `IMAGE`, (n,); on the link's scale.
         attributes: what is seen in the images, (n,) each: for evaluation, never for training.
+        image_effect: attributes by name -> true effect of such images, not centred; None: nobody knows it.
+        shown_attribute: the attribute that a path between two images is measured by.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Dataset:
     effects: Mapping[str, np.ndarray] = field(default_factory=dict)
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
     noise_sd: float | None = None  # of a Gaussian response, where known
+    image_effect: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+    shown_attribute: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.table)
@@ -271,8 +275,8 @@ _SCALES: dict[Variant, float] = {"gaussian": 1.0, "bernoulli": 1.0, "poisson": 0
 _INTERCEPTS: dict[Variant, float] = {"gaussian": 10.0, "bernoulli": -1.2, "poisson": 0.2, "tied": 10.0}
 
 
-def image_attribute(name: str) -> tuple[str, Effect]:
-    """What of an image has an effect in a drawn data set, and the effect."""
+def _image_effect(name: str) -> tuple[str, Effect]:
+    """What of a square has an effect in a drawn data set, and the effect."""
     base, _, variant = name.partition("-")
     attribute, effect = _IMAGE_EFFECTS[base]
     return attribute, _scaled(effect, _SCALES[variant or "gaussian"])
@@ -305,10 +309,10 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
     if variant == "tied":
         table[:, 1] = _tie(squares.side, rng)
     table = table.astype(np.float32)
-    attribute, _ = image_attribute(name)
+    attribute, image_effect = _image_effect(name)
     columns = tuple(dataclasses.replace(c, effect=_scaled(c.effect, _SCALES[variant])) for c in _TABLE)
     effects = {column.name: column.effect(table[:, k]) for k, column in enumerate(columns)}
-    effects[IMAGE] = image_attribute(name)[1](getattr(squares, attribute))
+    effects[IMAGE] = image_effect(getattr(squares, attribute))
     expected = sum(effects.values()) + _INTERCEPTS[variant]
     response = _draw_response(expected, _LINK_OF[variant], rng) if noise else expected
     return Dataset(
@@ -320,6 +324,8 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
         link=_LINK_OF[variant] if noise else "identity",
         effects={term: values - values.mean() for term, values in effects.items()},
         attributes={f.name: getattr(squares, f.name) for f in dataclasses.fields(squares)},
+        image_effect=lambda seen: image_effect(seen[attribute]),
+        shown_attribute=attribute,
         noise_sd=NOISE_SD if _LINK_OF[variant] == "identity" else None,
     )
 

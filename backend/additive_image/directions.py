@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import data
-from backend.additive_image.data import IMAGE
 from backend.additive_image.fitted import FittedModel
 
 _RIDGE = 1e-4
@@ -125,11 +123,8 @@ def _bootstrap(change: Tensor, generator: torch.Generator) -> np.ndarray:
 
 
 def _true_change(model: FittedModel, name: str, spread: float) -> float | None:
-    """The same change by the true effect: 0 for attributes that have none; None: nobody knows."""
-    if IMAGE not in model.dataset.effects:
+    """The same change by the true effect, 0 for attributes that have none; None: nobody knows it."""
+    effect, seen = model.dataset.image_effect, model.dataset.attributes
+    if effect is None:
         return None
-    attribute, effect = data.image_attribute(model.dataset.name)
-    if name != attribute:
-        return 0.0
-    values = model.dataset.attributes[name]
-    return float((effect(values + spread) - effect(values - spread)).mean())
+    return float((effect({**seen, name: seen[name] + spread}) - effect({**seen, name: seen[name] - spread})).mean())

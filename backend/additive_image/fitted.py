@@ -1,5 +1,6 @@
 """A fitted additive image model with its data: what requests work on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backend.additive_image import data
-from backend.additive_image.data import IMAGE, Dataset
+from backend.additive_image.data import Dataset
 from backend.additive_image.nam import AdditiveHead
 from backend.catalog import ModelSpec
 from backend.models import weights
@@ -105,9 +106,15 @@ def true_shape(model: FittedModel, column: int, values: np.ndarray) -> np.ndarra
     return own.effect(values) - own.effect(model.dataset.table[:, column]).mean()
 
 
-def true_image_effect(model: FittedModel, attribute_values: np.ndarray) -> np.ndarray | None:
-    """The image's true effect where its attribute has these values, centred; None: nobody knows it."""
-    if IMAGE not in model.dataset.effects:
+def true_image_effect(model: FittedModel, attributes: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The true effect of images with these attributes, centred as the model's is; None: nobody knows it.
+
+    Args: attributes: measured or drawn, (n,) each; where one is missing that has an effect, nobody knows it either.
+    """
+    effect = model.dataset.image_effect
+    if effect is None:
         return None
-    attribute, effect = data.image_attribute(model.dataset.name)
-    return effect(attribute_values) - effect(model.dataset.attributes[attribute]).mean()
+    try:
+        return effect(attributes) - effect(model.dataset.attributes).mean()
+    except KeyError:
+        return None

@@ -222,7 +222,10 @@ class _ColumnNets(nn.Module):
             low, high = (math.log(slope) for slope in settings.slopes)
             steep = torch.exp(low + (high - low) * torch.rand(shape, generator=generator))
             self.slope = nn.Parameter(steep * normal(*shape).sign())
-        self.between = nn.Parameter(normal(*shape, settings.hidden) * settings.hidden**-0.5)
+        between = normal(*shape, settings.hidden) * settings.hidden**-0.5
+        if self.activation != "exu":  # steep ramps reach high: they all begin with the same share
+            between = between / self.slope.detach().abs()[..., None].clamp_min(1)
+        self.between = nn.Parameter(between)
         self.between_bias = nn.Parameter(torch.zeros(shape))
         self.out = nn.Parameter(normal(*shape) * settings.hidden**-0.5)
 

@@ -32,6 +32,8 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)  # arguments of `DiffusionAutoencoder`
     code_noise: float = 0.1  # on standardised codes: neighbours in z_sem must look alike
     encoder_steps: int = 0  # first stage: encoder and a plain decoder, thrown away afterwards
+    spare_latents: int = 0  # first stage: a second code, thrown away too, for what the encoder cannot say (places)
+    spare_view: str = "image"  # what the spare code sees: all, or the "silhouette" without colour
     encoder_batch: int = 64
     encoder_rate: float = 2e-3
     steps: int = 4000  # of the U-Net; of all, if end to end
@@ -45,6 +47,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise BadInput(f"unknown source {self.source!r}; one of {', '.join(SOURCES)}", "source")
+        if self.spare_view not in ("image", "silhouette"):
+            raise BadInput(f"unknown spare_view {self.spare_view!r}; one of image, silhouette", "spare_view")
         if self.steps < 1 or self.batch < 2 or self.encoder_batch < 2:
             raise BadInput("a recipe needs at least one step and two images in a batch", "steps")
 
@@ -98,19 +102,24 @@ RECIPES: dict[str, Recipe] = {
         steps=3000,
         level_power=1.0,
     ),
+    # One latent says what colour adds to a silhouette: the hue. All else (place, size, ground) is left to x_T.
     "colours-dae": Recipe(
         source="squares",
         network={
             "side": 32,
-            "n_latents": 3,
+            "n_latents": 1,
             "encoder": "pooled",
+            "encoder_options": {"widths": [24, 32]},
             "widths": [64, 96],
             "unshuffle": 4,
             "prediction": "v_prediction",
             "spacing": "leading",
             "steps": 20,
         },
-        code_noise=0.1,
-        steps=3500,
+        code_noise=0.05,
+        encoder_steps=1500,
+        spare_latents=6,
+        spare_view="silhouette",
+        steps=3000,
     ),
 }

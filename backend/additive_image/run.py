@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import data, directions
+from backend.additive_image import directions
 from backend.additive_image.data import IMAGE
 from backend.additive_image.fitted import (
     FittedModel,
@@ -253,7 +253,8 @@ def _draw_path(context: Context, request: ImagePathRequest) -> Result:
             tell(int(is_ready.sum()), f"{int(is_ready.sum())} of {n} frames")
         usual = _usual_error(model, loaded, source, params["n_steps"])
     measured = measure_path(model.dataset.name, frames, alphas.numpy())
-    attribute, truth = _measured_truth(model, measured.attributes)
+    attribute = model.dataset.shown_attribute or None
+    truth = true_image_effect(model, measured.attributes)
     return _result(
         context,
         request,
@@ -342,16 +343,6 @@ def _x_T_at(ends: _Ends, alphas: Tensor, source: str) -> Tensor | None:
     if source == "slerp":
         return interpolate_spherically(ends.x_T[0], ends.x_T[1], alphas)
     return None if ends.x_T is None else ends.x_T[:1]
-
-
-def _measured_truth(model: FittedModel, attributes: dict[str, np.ndarray]) -> tuple[str | None, np.ndarray | None]:
-    """The attribute that has an effect in this data, and its true effect where it was measured in each frame."""
-    if IMAGE not in model.dataset.effects:
-        return None, None
-    name, _ = data.image_attribute(model.dataset.name)
-    if name not in attributes:
-        return None, None
-    return name, true_image_effect(model, attributes[name])
 
 
 # ----------------------------------------------------------------- four corners, one direction

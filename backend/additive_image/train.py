@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from backend.catalog import AUTOENCODERS
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, ModelFault
 from backend.models.autoencoders import load_autoencoder
-from backend.models.diffusion_autoencoder import N_TIMESTEPS, DiffusionAutoencoder
+from backend.models.diffusion_autoencoder import N_TIMESTEPS, DiffusionAutoencoder, FlatEncoder
 from backend.training import (
     WEIGHTS,
     describe_machine,
@@ -142,13 +142,22 @@ def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Sketcher(nn.Module):
-    """The first stage's decoder, thrown away afterwards: a perceptron, since convolutions at full size cost more."""
+    """The first stage's decoder, thrown away afterwards: a perceptron, since convolutions at full size cost more.
 
-    def __init__(self, autoencoder: DiffusionAutoencoder, width: int = 384) -> None:
+    With spare latents it has an encoder of its own beside the one that is trained. A pooled encoder then learns
+    everything but places, which the spare code tells the decoder, and x_T does once this stage is over.
+    """
+
+    def __init__(
+        self, autoencoder: DiffusionAutoencoder, spare: int = 0, view: str = "image", width: int = 384
+    ) -> None:
         super().__init__()
-        self.side = autoencoder.side
+        self.side, self.view = autoencoder.side, view
+        self.spare = (
+            nn.Sequential(FlatEncoder(self.side, spare), nn.BatchNorm1d(spare, affine=False)) if spare else None
+        )
         self.layers = nn.Sequential(
-            nn.Linear(autoencoder.n_latents, width // 2),
+            nn.Linear(autoencoder.n_latents + spare, width // 2),
             nn.SiLU(),
             nn.Linear(width // 2, width),
             nn.SiLU(),
@@ -157,9 +166,29 @@ class _Sketcher(nn.Module):
             nn.Linear(width, 3 * self.side**2),
         )
 
+    def full_code(self, codes: Tensor, images: Tensor) -> Tensor:
+        """z_sem with the spare code beside it: (N, latents), (N, 3, S, S) in [0, 1] -> (N, latents + spare)."""
+        return codes if self.spare is None else torch.cat([codes, self.spare(_VIEWS[self.view](images) * 2 - 1)], 1)
+
     def forward(self, codes: Tensor) -> Tensor:
-        """(N, latents) -> (N, 3, S, S), in [0, 1] or almost."""
+        """(N, latents + spare) -> (N, 3, S, S), in [0, 1] or almost."""
         return self.layers(codes).unflatten(1, (3, self.side, self.side))
+
+
+def silhouette(images: Tensor) -> Tensor:
+    """Images without their colours: how far each pixel is from the border's, scaled to 1, and how bright the border is.
+
+    Args: images: (N, 3, S, S) in [0, 1]. Returns: (N, 3, S, S): the silhouette, the border's brightness, 0.
+    """
+    edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
+    border = torch.cat(edges, -1).median(-1).values[..., None, None]  # (N, 3, 1, 1)
+    away = (images - border).square().sum(1, keepdim=True).sqrt()
+    shape = away / away.amax((2, 3), keepdim=True).clamp_min(1e-6)
+    level = border.mean(1, keepdim=True).expand_as(shape)
+    return torch.cat([shape, level, torch.zeros_like(shape)], 1)
+
+
+_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"image": lambda images: images, "silhouette": silhouette}
 
 
 class _Run:
@@ -173,7 +202,7 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = DiffusionAutoencoder(**recipe.network).to(device)
-            self.sketcher = _Sketcher(self.model).to(device)
+            self.sketcher = _Sketcher(self.model, recipe.spare_latents, recipe.spare_view).to(device)
         self.stage = "encoder" if recipe.encoder_steps else "decoder"
         self.step, self.elapsed_s, self.loss = 0, 0.0, 0.0
         self._set_optimizer()
@@ -216,7 +245,7 @@ class _Run:
 
     def _encoder_loss(self) -> Tensor:
         images = self._batch(self.recipe.encoder_batch)
-        codes = self.model.encode(images)
+        codes = self.sketcher.full_code(self.model.encode(images), images)
         return (self.sketcher(codes + self.recipe.code_noise * self._noise_like(codes)) - images).square().mean()
 
     def _decoder_loss(self) -> Tensor:
