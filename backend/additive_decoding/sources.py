@@ -118,7 +118,7 @@ def _at_side(found: LatentImages, side: int) -> LatentImages:
 
 def _blocks_of(found: LatentImages, sizes: Sequence[int]) -> Blocks:
     if not sizes:
-        if not found.blocks:
+        if len(found.blocks) < 2:
             raise BadInput("nothing says which latents these pictures have; name the sizes of the blocks", "blocks")
         return found.blocks
     if min(sizes) < 1 or len(sizes) < 2 or sum(sizes) > MOST_LATENTS:

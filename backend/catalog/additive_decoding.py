@@ -133,7 +133,7 @@ DECODERS: dict[str, ModelSpec] = {
             5,
         ),
         *(
-            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 3)
+            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 2)
             for scene, words, summary in (
                 ("near", "large balls", "Large balls that meet; where they do, their colours add up."),
                 ("occluded", "occlusion", "Large balls that meet; the right one hides the left one."),
