@@ -1,0 +1,542 @@
+"""The evaluation: every method on many held-out pairs, settings chosen on other pairs, beside maps that know nothing.
+
+For each pair an image map of the sentence is judged by where it lies, and a text map by which words it puts first,
+with the pair's own image and with one that lacks the finding.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.catalog import PAIR_METHODS, method
+from backend.contracts import Step
+from backend.errors import BadInput, Cancelled, PrismError
+from backend.image_text import metrics
+from backend.image_text.data import DataRecipe, Radiographs
+from backend.image_text.data import load as load_radiographs
+from backend.image_text.held import Held, held_for
+from backend.image_text.problem import Problem
+from backend.image_text.run import FAMILY, enlarge, implementation
+from backend.limits import LIMITS
+from backend.models.clip import TASK, ImageTextPair
+from backend.path_attribution.metrics import Summary, summarise
+from backend.runtime import Chunks, Runtime
+from backend.versions import versions
+
+PRIOR, UNIFORM = "centre-prior", "uniform"  # rows that are no methods
+# Words that say what is found and on which side. The others could stand in any sentence.
+KEY_WORDS = frozenset(
+    (
+        "effusion", "pneumothorax", "consolidation", "opacity", "opacities", "opacification", "pneumonia", "infiltrate",
+        "cardiomegaly", "enlarged", "heart", "silhouette", "edema", "oedema", "congestion", "nodule", "nodular", "mass",
+        "malignancy", "atelectasis", "pacemaker", "icd", "leads", "tube", "enteric", "nasogastric", "endotracheal",
+        "et", "picc", "catheter", "line", "blunting", "collapse", "collapsed", "left", "right", "bilateral",
+    )
+)  # fmt: skip
+_STOPS = frozenset(".,;:")
+
+
+# ----------------------------------------------------------------- what is measured
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A column of the table."""
+
+    key: str
+    title: str
+    better: str
+    help: str
+
+
+METRICS = {
+    column.key: column
+    for column in (
+        Metric("iou", "Box IoU", "higher", "Of the best quarter of the pixels with the finding's box."),
+        Metric("iou_attainable", "IoU over attainable", "higher", "Box IoU over the largest that a quarter can have."),
+        Metric("pointing", "Pointing game", "higher", "How often the highest value lies in the box."),
+        Metric("image_drop", "Image confidence drop, %", "lower", "max(0, o - s) with the image times its map."),
+        Metric("image_increase", "Image confidence increase, %", "higher", "How often the cosine rises by it."),
+        Metric("words_first", "Key word first", "higher", "How often the highest word names the finding or its side."),
+        Metric("words_first_control", "… with a stranger", "", "The same with an image that lacks the finding."),
+        Metric("words_first_difference", "… by the difference", "higher", "The highest word of map minus control."),
+        Metric("words_above", "Key over other words", "higher", "Chance that a key word is higher than another."),
+        Metric("words_above_control", "… with a stranger", "", "The same with an image that lacks the finding."),
+        Metric("words_above_difference", "… by the difference", "higher", "The same for map minus control."),
+        Metric("words_chance", "Share of key words", "", "How often a word drawn blindly would be one."),
+        Metric("text_drop", "Text confidence drop, %", "lower", "max(0, o - s) with the better half of the tokens."),
+        Metric("text_increase", "Text confidence increase, %", "higher", "How often the cosine rises by it."),
+        Metric("seconds", "Seconds per pair", "lower", "Wall time of both maps and the control."),
+    )
+}
+_PAIRED_IMAGE = ("iou", "iou_attainable", "pointing")
+_PAIRED_TEXT = (
+    ("words_first", "words_chance"),
+    ("words_first", "words_first_control"),
+    ("words_first_difference", "words_chance"),
+    ("words_above", "words_above_control"),
+    ("words_first_difference", "words_first_control"),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair with what is known of it.
+
+    `pixels` (1, C, H, W) in [0, 1]; `box` (H, W) bool or None; `kind`: what is found; `stranger`: another image.
+    """
+
+    pixels: Tensor
+    text: str
+    box: Tensor | None = None
+    kind: str = ""
+    stranger: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A pair of encoders with the samples that settings are chosen on, and those that count."""
+
+    pair: ImageTextPair
+    held: Held
+    choosing: tuple[Sample, ...]
+    counting: tuple[Sample, ...]
+    prior: Tensor | None = None  # (H, W): where findings lie on other pictures
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table: a method with settings that are its own for images and for texts."""
+
+    name: str
+    method: str
+    given: tuple[tuple[str, Any], ...] = ()  # set by who asks: not chosen
+
+
+def read_row(text: str) -> Row:
+    """A method's key, with settings behind colons. Raises: BadInput: unknown method, setting or value.
+
+    >>> read_row("m2ib:beta=0.1")
+    Row(name='m2ib:beta=0.1', method='m2ib', given=(('beta', 0.1),))
+    """
+    key, *settings = text.split(":")
+    spec = method(key, FAMILY)
+    given = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            read = value if spec.param(name).kind == "choice" else json.loads(value)
+        except ValueError:
+            read = value
+        given[name] = spec.param(name).check(read)
+    return Row(text, key, tuple(given.items()))
+
+
+# ----------------------------------------------------------------- settings to choose from
+def grid_of(row: Row, n_layers: int, modality: str, has_statistics: bool) -> list[dict[str, Any]]:
+    """Settings that are tried; a single empty one where there is nothing to choose."""
+    given = dict(row.given)
+    spec = method(row.method, FAMILY)
+    names = {param.name for param in spec.params}
+    layers = [given["layer"]] if "layer" in given else list(range(n_layers))
+    if "mode" in names:
+        modes = [("paper", 0.1), ("paper", 1.0)]
+        modes += [("normalised", 0.1), ("normalised", 0.02)] if has_statistics else []
+        choices = [
+            {"layer": layer, "mode": mode, "beta": beta} for layer in layers[:-1] or layers for mode, beta in modes
+        ]
+    elif "layer" in names:
+        choices = [{"layer": layer} for layer in layers]
+    else:
+        choices = [{}]
+    merged = [{**choice, **given} for choice in choices]
+    return list({json.dumps(one, sort_keys=True): one for one in merged}.values())
+
+
+# ----------------------------------------------------------------- one map
+def _problem(bench: Bench, sample: Sample, modality: str, targets: Tensor, runtime: Runtime, **fields: Any) -> Problem:
+    pair = bench.pair
+    return Problem(
+        tower=pair.tower(modality),
+        inputs=sample.pixels if modality == "image" else pair.tokens(sample.text),
+        targets=targets,
+        negatives=bench.held.texts if modality == "image" else bench.held.images,
+        scale=pair.logit_scale,
+        statistics=lambda layer: bench.held.statistics.get((modality, layer)),
+        blank_id=pair.tokenizer.pad_id,
+        chunks=Chunks(runtime.chunk_size(*pair.input_size)),
+        **fields,
+    )
+
+
+def image_map(bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime) -> Tensor:
+    """(H, W) of the sample's sentence."""
+    with torch.no_grad():
+        targets = bench.pair.embed_texts([sample.text])
+    problem = _problem(bench, sample, "image", targets, runtime)
+    maps = implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps
+    return enlarge(maps, tuple(sample.pixels.shape[-2:]))[0]
+
+
+def text_maps(
+    bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime
+) -> tuple[Tensor, Problem]:
+    """(2, T): of the sample's own image and of the stranger; and the problem that was asked."""
+    with torch.no_grad():
+        targets = bench.pair.embed_images(torch.cat([sample.pixels, sample.stranger]))
+    tokenized = bench.pair.tokenizer.tokenize(sample.text)
+    words = tuple((word.first, word.last) for word in tokenized.words)
+    problem = _problem(bench, sample, "text", targets, runtime, words=words)
+    return implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps, problem
+
+
+def _complete(row: Row, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(method(row.method, FAMILY).complete_params({**settings, **dict(row.given)}))
+
+
+# ----------------------------------------------------------------- judging
+Values = dict[str, float | None]
+
+
+def judge_image(bench: Bench, sample: Sample, map_: Tensor, number: int) -> Values:
+    values: Values = {}
+    if sample.box is not None:
+        best = metrics.top_quarter(map_, torch.Generator().manual_seed(number))
+        found = metrics.iou(best, sample.box)
+        values |= {
+            "iou": found,
+            "iou_attainable": found / metrics.attainable_iou(sample.box),
+            "pointing": metrics.pointing(map_.cpu(), sample.box),
+        }
+    with torch.no_grad():
+        text = bench.pair.embed_texts([sample.text])[0]
+        both = bench.pair.embed_images(
+            torch.cat([sample.pixels, metrics.lit_by(sample.pixels, map_.to(sample.pixels))])
+        )
+    return values | _confidence("image", *(both @ text).tolist())
+
+
+def _confidence(modality: str, original: float, kept: float) -> Values:
+    """In percent, as the paper's table."""
+    return {
+        f"{modality}_drop": 100 * metrics.confidence_drop(original, kept),
+        f"{modality}_increase": 100 * metrics.confidence_increase(original, kept),
+    }
+
+
+def judge_text(bench: Bench, sample: Sample, maps: Tensor, problem: Problem) -> Values:
+    """Which words are high, with the own image, with the stranger, and in the difference."""
+    tokenized = bench.pair.tokenizer.tokenize(sample.text)
+    shown = [k for k in range(len(tokenized.words)) if tokenized.word(k) not in _STOPS]
+    is_key = torch.tensor([tokenized.word(k).lower() in KEY_WORDS for k in shown])
+    sums = torch.stack([maps[:, w.first : w.last].sum(1) for w in tokenized.words], 1)[:, shown].cpu().double()
+    values: Values = {"words_chance": float(is_key.double().mean())}
+    for name, row in (("", sums[0]), ("_control", sums[1]), ("_difference", sums[0] - sums[1])):
+        values[f"words_first{name}"] = metrics.first_is_key(row, is_key)
+        values[f"words_above{name}"] = metrics.chance_above(row, is_key)
+    kept = metrics.best_tokens(problem.inputs, problem.words, maps[0], problem.blank_id)
+    with torch.no_grad():
+        original, after = problem.cosines(torch.cat([problem.inputs, kept]))[:, 0].tolist()
+    return values | _confidence("text", original, after)
+
+
+# ----------------------------------------------------------------- choosing
+def choose(
+    bench: Bench, row: Row, modality: str, runtime: Runtime, tick: Callable[[str], None]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings that do best on the samples for choosing, and the table of all that were tried.
+
+    Images: mean of box IoU over its attainable maximum and pointing. Texts: how much more often a key word is first
+    with the own image than with the stranger, plus how often it is first.
+    Raises: NotAvailable, BadInput: the method refuses the model.
+    """
+    tower = bench.pair.tower(modality)
+    tried = []
+    grid = grid_of(row, tower.n_layers, modality, any(m == modality for m, _ in bench.held.statistics))
+    for settings in grid:
+        scores = []
+        for number, sample in enumerate(bench.choosing if len(grid) > 1 else bench.choosing[:1]):
+            tick(f"choosing settings of {row.name}")
+            if modality == "image":
+                judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
+                scores.append((judged.get("iou_attainable", 0.0) + judged.get("pointing", 0.0)) / 2)
+            else:
+                judged = judge_text(bench, sample, *text_maps(bench, sample, row, settings, runtime))
+                scores.append(2 * judged["words_first"] - judged["words_first_control"])
+        tried.append({"settings": settings, "score": round(float(np.mean(scores)), 5)})
+    return max(tried, key=lambda one: one["score"])["settings"], tried
+
+
+# ----------------------------------------------------------------- measuring
+def measure(
+    bench: Bench,
+    rows: Sequence[Row],
+    runtime: Runtime,
+    on_step: Callable[[Step], None] | None = None,
+    state: dict[str, Any] | None = None,
+    save_state: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Choose the settings of every row, then judge every row on every counting sample; goes on from `state`.
+
+    Returns: {"chosen": {row: {modality: settings}}, "tried", "values": {row: {metric: [per sample]}}, "refused"}.
+    """
+    state = state or {"chosen": {}, "tried": {}, "refused": {}, "values": {}, "done": 0}
+    total = len(bench.counting) + len(rows)
+
+    def tick(message: str) -> None:
+        if on_step is not None:
+            on_step(Step(len(state["chosen"]) + state["done"], total, message))
+
+    for row in rows:
+        if row.name not in state["chosen"]:
+            state["chosen"][row.name], state["tried"][row.name], state["refused"][row.name] = {}, {}, {}
+            for modality in ("image", "text"):
+                try:
+                    found, tried = choose(bench, row, modality, runtime, tick)
+                    state["chosen"][row.name][modality], state["tried"][row.name][modality] = found, tried
+                except (Cancelled, MemoryError):
+                    raise
+                except PrismError as refusal:
+                    state["refused"][row.name][modality] = refusal.sentence
+            save_state(state)
+    while state["done"] < len(bench.counting):
+        number = state["done"]
+        for name, values in _judge_sample(bench, rows, state["chosen"], number, runtime, tick):
+            for key, value in values.items():
+                state["values"].setdefault(name, {}).setdefault(key, []).append(value)
+        state["done"] += 1
+        save_state(state)
+    return state
+
+
+def _judge_sample(
+    bench: Bench,
+    rows: Sequence[Row],
+    chosen: dict[str, Any],
+    number: int,
+    runtime: Runtime,
+    tick: Callable[[str], None],
+) -> Iterator[tuple[str, Values]]:
+    sample = bench.counting[number]
+    for row in rows:
+        tick(row.name)
+        started, values = time.perf_counter(), {}
+        settings = chosen[row.name]
+        if "image" in settings:
+            map_ = image_map(bench, sample, row, settings["image"], runtime)
+            values |= judge_image(bench, sample, map_, number)
+        if "text" in settings and sample.stranger is not None:
+            values |= judge_text(bench, sample, *text_maps(bench, sample, row, settings["text"], runtime))
+        yield row.name, {**values, "seconds": time.perf_counter() - started}
+    size = tuple(sample.pixels.shape[-2:])
+    if sample.box is not None:
+        if bench.prior is not None:
+            yield PRIOR, judge_image(bench, sample, bench.prior, number)
+        yield UNIFORM, judge_image(bench, sample, torch.ones(size), number)
+
+
+# ----------------------------------------------------------------- tabulating
+def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dict[str, Any]:
+    """Means with their spread, paired differences with 95 % intervals, and localisation finding by finding."""
+    values = measured["values"]
+    columns = [key for key in METRICS if any(key in found for found in values.values())]
+    titles = {row.name: method(row.method, FAMILY).title + row.name.removeprefix(row.method) for row in rows}
+    titles |= {PRIOR: "Centre prior", UNIFORM: "Uniform"}
+    first = rows[0].name
+    others = [name for name in values if name != first]
+    return {
+        "columns": [dataclasses.asdict(METRICS[key]) for key in columns],
+        "rows": [
+            {
+                "name": name,
+                "title": titles[name],
+                "method": name.partition(":")[0],
+                "params": measured["chosen"].get(name, {}),
+                "metrics": {key: _cell(found[key]) for key in columns if key in found},
+            }
+            for name, found in values.items()
+        ],
+        "not_applicable": [
+            {"name": name, "method": name.partition(":")[0], "modality": modality, "reason": reason}
+            for name, refused in measured["refused"].items()
+            for modality, reason in refused.items()
+        ],
+        "paired": [
+            *(
+                {"ours": first, "theirs": name, "metric": key, **_paired(values[first][key], values[name][key])}
+                for name in others
+                for key in _PAIRED_IMAGE
+                if key in values[name] and key in values[first]
+            ),
+            *(
+                {"ours": f"{name}: {key}", "theirs": other, "metric": key, **_paired(found[key], found[other])}
+                for name, found in values.items()
+                for key, other in _PAIRED_TEXT
+                if key in found
+            ),
+        ],
+        "findings": _by_finding(bench, values),
+        "chosen": measured["chosen"],
+        "tried": measured["tried"],
+    }
+
+
+def _tensor(column: Sequence[float | None]) -> Tensor:
+    return torch.tensor([float("nan") if value is None else value for value in column], dtype=torch.float64)
+
+
+def _cell(column: Sequence[float | None]) -> dict[str, float | int | None]:
+    summary = summarise(_tensor(column))
+    return {"n": summary.n, "mean": _digits(summary.mean), "sd": _digits(summary.sd)}
+
+
+def _paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> dict[str, float | int | None]:
+    summary: Summary = summarise(_tensor(ours) - _tensor(theirs))
+    return {
+        "n": summary.n,
+        "mean": _digits(summary.mean),
+        "low": _digits(summary.low),
+        "high": _digits(summary.high),
+    }
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _by_finding(bench: Bench, values: dict[str, dict[str, list[float | None]]]) -> dict[str, dict[str, Any]]:
+    kinds = [sample.kind for sample in bench.counting]
+    return {
+        kind: {
+            name: {
+                key: _digits(summarise(_tensor([v for v, k in zip(found[key], kinds, strict=True) if k == kind])).mean)
+                for key in _PAIRED_IMAGE
+                if key in found
+            }
+            for name, found in values.items()
+        }
+        for kind in dict.fromkeys(kinds)
+        if kind
+    }
+
+
+# ----------------------------------------------------------------- the shipped model's pairs
+def radiograph_samples(pictures: Radiographs, n: int, pair: ImageTextPair, seed: int = 0) -> list[Sample]:
+    """n findings with their sentences and boxes, every kind as often; strangers lack the kind."""
+    random = np.random.default_rng(seed)
+    by_kind: dict[str, list[tuple[int, int, str]]] = {}
+    for i, record in enumerate(pictures.records):
+        for k, finding in enumerate(record.findings):
+            said = next((text for text, about in record.report if about == k), None)
+            if said is not None:
+                by_kind.setdefault(finding.kind, []).append((i, k, said))
+    queues = [list(random.permutation(len(found))) for found in by_kind.values()]
+    kinds = list(by_kind)
+    samples: list[Sample] = []
+    while len(samples) < n and any(queues):
+        for kind, queue in zip(kinds, queues, strict=True):
+            if queue and len(samples) < n:
+                i, k, said = by_kind[kind][queue.pop(0)]
+                samples.append(_sample(pictures, i, k, said, kind, pair, random))
+    return samples
+
+
+def _sample(
+    pictures: Radiographs, i: int, k: int, said: str, kind: str, pair: ImageTextPair, random: np.random.Generator
+) -> Sample:
+    while True:
+        other = int(random.integers(len(pictures)))
+        if all(finding.kind != kind for finding in pictures.records[other].findings):
+            break
+    pixels = _pixels(pictures, i, pair)
+    size = tuple(pixels.shape[-2:])
+    return Sample(
+        pixels, said, metrics.box_mask(pictures.records[i].boxes[k], size), kind, _pixels(pictures, other, pair)
+    )
+
+
+def _pixels(pictures: Radiographs, i: int, pair: ImageTextPair) -> Tensor:
+    grey = torch.from_numpy(pictures.pixels[i].copy())[None, None].to(pair.device, pair.dtype) / 255
+    return grey.expand(-1, pair.n_channels, -1, -1)
+
+
+def centre_prior(pictures: Radiographs) -> Tensor:
+    """How often a finding lies at each pixel of other pictures, (H, W)."""
+    return torch.from_numpy(np.mean([pictures.mask(row) for row in range(len(pictures.masks))], 0))
+
+
+def radiograph_bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int, folder: Any = None) -> Bench:
+    """Held-out simulated radiographs; settings are chosen on the validation split.
+
+    Raises: NotAvailable: the pictures were not made here, and the CT that they are made of is not installed.
+    """
+    from backend.image_text.data import make
+
+    recipe = DataRecipe()
+    folder = make(recipe, ("validation", "test"), folder=folder)
+    validation, test = (load_radiographs(name, recipe, folder) for name in ("validation", "test"))
+    return Bench(
+        pair,
+        held,
+        tuple(radiograph_samples(validation, n_choosing, pair)),
+        tuple(radiograph_samples(test, n, pair)),
+        centre_prior(validation),
+        "held-out simulated radiographs",
+    )
+
+
+# ----------------------------------------------------------------- the door
+def evaluate(
+    bench: Bench,
+    runtime: Runtime,
+    methods: Sequence[str] = (),
+    on_step: Callable[[Step], None] | None = None,
+    state: dict[str, Any] | None = None,
+    save_state: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """The table of some methods; the first row is compared with all others. Raises: BadInput: unknown method."""
+    rows = [read_row(text) for text in (methods or PAIR_METHODS)]
+    started = time.perf_counter()
+    measured = measure(bench, rows, runtime, on_step, state, save_state)
+    n = len(bench.counting)
+    names = f" --methods {','.join(methods)}" if methods else ""
+    return {
+        "family": FAMILY,
+        "about": f"{n} {bench.origin}; settings chosen on {len(bench.choosing)} others",
+        "command": f"python -m backend evaluate image_text --model {bench.pair.key} --n {n}{names} --json",
+        "model": bench.pair.key,
+        "digest": bench.pair.digest,
+        "n": n,
+        "n_choosing": len(bench.choosing),
+        "machine": runtime.describe(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": dict(versions()),
+        **tabulate(bench, rows, measured),
+    }
+
+
+def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
+    """`evaluate` as a job: resumes from its checkpoint. `context` is a `backend.jobs.JobContext`."""
+    from backend.service import local_service
+
+    n = args.get("n", 200)
+    if not 2 <= n <= LIMITS.max_evaluation_images:
+        raise BadInput(f"n is {n}; expected 2..{LIMITS.max_evaluation_images}", "n")
+    service = local_service()
+    spec = service.library.spec(args["model"])
+    if spec.task != TASK:
+        raise BadInput(f"{spec.key} is made for {spec.task.replace('_', ' ')}, not image and text", "model")
+    load = functools.partial(service.library.load, spec.key, service.runtime.device, service.runtime.dtype)
+    pair: ImageTextPair = service.runtime.model(spec.key, load)
+    held = held_for(pair, service.library.weights_folder)
+    bench = radiograph_bench(pair, held, n, n)
+    return evaluate(
+        bench, service.runtime, args.get("methods", ()), context.on_step, context.load_state(), context.save_state
+    )

@@ -1,0 +1,71 @@
+"""M2IB as plainly as it can be written: what the fast one is compared with, in numbers and in time."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from backend.models.clip import ImageTextPair
+
+
+class PlainBottleneck:
+    """What the authors' code does in the plainest way: a hook behind a block of the whole, unmodified network.
+
+    Nothing is cached, nothing is trimmed, weights want gradients, both towers run at every step.
+    """
+
+    def __init__(self, pair: ImageTextPair, modality: str, layer: int) -> None:
+        self.pair, self.modality = pair, modality
+        pair.module.requires_grad_(True)
+        owner = pair.module.visual if modality == "image" else pair.module
+        if hasattr(owner, "layer1"):
+            self.block = [owner.layer1, owner.layer1, owner.layer2, owner.layer3, owner.layer4][layer]
+        else:
+            self.block = owner.transformer.resblocks[layer]
+
+    def explain(self, image: Tensor, ids: Tensor, seed: int, beta: float, sigma2: float, steps: int, samples: int):
+        """Capacity of every token, in the order of the hidden state."""
+        captured = []
+        handle = self.block.register_forward_hook(lambda m, i, output: captured.append(output.detach()))
+        self.features(image, ids)
+        handle.remove()
+        hidden = _as_tokens(captured[0])[:1]
+        length = self.length(hidden, ids)
+        hidden = hidden[:, :length]
+        alpha = torch.full_like(hidden, 5.0, requires_grad=True)
+        adam = torch.optim.Adam([alpha], lr=1.0)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            gate = alpha.sigmoid()
+            noise = torch.randn(samples, length, hidden.shape[2], generator=generator)
+            passed = gate * hidden + sigma2**0.5 * (1 - gate) * noise
+            divergence = kl_divergence(Normal(gate * hidden, sigma2**0.5 * (1 - gate)), Normal(0.0, 1.0))
+
+            def replace(module, inputs, output, passed=passed):
+                tokens = _as_tokens(output)
+                return _like(torch.cat([passed, tokens[:, length:]], 1), output)
+
+            handle = self.block.register_forward_hook(replace)
+            one, other = self.features(image.expand(samples, -1, -1, -1), ids.expand(samples, -1))
+            handle.remove()
+            loss = beta * divergence.mean() - F.cosine_similarity(one, other).mean()
+            adam.zero_grad()
+            self.pair.module.zero_grad()
+            loss.backward()
+            adam.step()
+        return divergence.detach()[0].sum(-1)
+
+    def features(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        module = self.pair.module
+        return module.encode_image(module.normalise(image)), module.encode_text(ids)
+
+    def length(self, hidden: Tensor, ids: Tensor) -> int:
+        return hidden.shape[1] if self.modality == "image" else int(ids[0].argmax()) + 1
+
+
+def _as_tokens(output: Tensor) -> Tensor:
+    return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
+
+
+def _like(tokens: Tensor, output: Tensor) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, output.shape[2:]) if output.ndim == 4 else tokens
