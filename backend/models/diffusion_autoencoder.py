@@ -25,6 +25,7 @@ PREDICTIONS: tuple[Prediction, ...] = ("sample", "v_prediction", "epsilon")
 Spacing = Literal["leading", "trailing"]
 SPACINGS: tuple[Spacing, ...] = ("leading", "trailing")
 N_TIMESTEPS = 1000
+Guide = tuple[Tensor, Tensor | None]
 _GROUPS = 8  # of every group normalisation
 
 
@@ -250,24 +251,35 @@ class DiffusionAutoencoder(nn.Module):
         self.standard.running_var.copy_(raw.var(0).clamp_min(1e-8))
 
     # ------------------------------------------------------------- one noise level
-    def predict(self, noisy: Tensor, timesteps: Tensor, codes: Tensor) -> Tensor:
+    def guide(self, codes: Tensor) -> Guide:
+        """What of the codes goes into the U-Net, the same at every noise level: a vector, and a map if there is one."""
+        return self.condition(codes), None if self.code_map is None else self.code_map(codes)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, codes: Tensor, guide: Guide | None = None) -> Tensor:
         """What the U-Net says of x_t: the clean image, the velocity or the noise, as `prediction` names; in [-1, 1].
 
-        Args: noisy: (N, 3, S, S). timesteps: (N,) or scalar, 0..999. codes: (N, latents).
+        Args:
+            noisy: (N, 3, S, S).
+            timesteps: (N,) or scalar, 0..999.
+            codes: (N, latents).
+            guide: of these codes, if it is at hand already.
         """
         if codes.ndim != 2 or len(codes) != len(noisy):  # the U-Net would broadcast one code over all, silently
             raise ShapeError(f"codes of shape {tuple(codes.shape)} for {len(noisy)} images")
+        condition, code_map = self.guide(codes) if guide is None else guide
         inputs = F.pixel_unshuffle(noisy, self.unshuffle)
-        if self.code_map is not None:
-            inputs = torch.cat([inputs, self.code_map(codes)], 1)
-        output = self.unet(inputs, timesteps, class_labels=self.condition(codes), return_dict=False)[0]
+        if code_map is not None:
+            inputs = torch.cat([inputs, code_map], 1)
+        output = self.unet(inputs, timesteps, class_labels=condition, return_dict=False)[0]
         return F.pixel_shuffle(output, self.unshuffle)
 
-    def estimate(self, noisy: Tensor, timestep: int, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, noisy: Tensor, timestep: int, codes: Tensor, guide: Guide | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The clean image and the noise that x_t is made of: x_t = sqrt(a) x_0 + sqrt(1 - a) eps."""
         alpha = self.alphas_cumprod[timestep]
         signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
-        output = self.predict(noisy, torch.as_tensor(timestep, device=noisy.device), codes)
+        output = self.predict(noisy, torch.as_tensor(timestep, device=noisy.device), codes, guide)
         if self.prediction == "sample":
             return output, (noisy - signal * output) / spread
         if self.prediction == "epsilon":
@@ -319,9 +331,9 @@ class DiffusionAutoencoder(nn.Module):
         """
         shape = (len(codes), 3, self.side, self.side)
         state = codes.new_zeros(shape) if x_T is None else x_T.to(codes).expand(shape)
-        levels = self.timesteps(n_steps or self.steps)
+        levels, guide = self.timesteps(n_steps or self.steps), self.guide(codes)
         for i, timestep in enumerate(levels):
-            clean, noise = self.estimate(state, timestep, codes)
+            clean, noise = self.estimate(state, timestep, codes, guide)
             after = self._alpha_after(levels, i)
             state = after.sqrt() * clean + (1 - after).sqrt() * noise
             if on_step is not None:
@@ -346,13 +358,13 @@ class DiffusionAutoencoder(nn.Module):
         Args: images: (N, 3, S, S) in [0, 1]. codes: their z_sem.
         Returns: (N, 3, S, S), about standard normal if the model is good.
         """
-        levels = self.timesteps(n_steps or self.steps)
+        levels, guide = self.timesteps(n_steps or self.steps), self.guide(codes)
         state = images * 2 - 1
         for done, i in enumerate(reversed(range(len(levels)))):
             below, alpha = self._alpha_after(levels, i), self.alphas_cumprod[levels[i]]
             guess = state
             for _ in range(1 + n_iterations):
-                _, noise = self.estimate(guess, levels[i], codes)
+                _, noise = self.estimate(guess, levels[i], codes, guide)
                 clean_part = (alpha / below).sqrt() * (state - (1 - below).sqrt() * noise)
                 guess = clean_part + (1 - alpha).sqrt() * noise
             state = guess
