@@ -17,6 +17,7 @@ from backend.errors import BadInput
 WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "weights"
 # Each has `train.RECIPES` and `train.job`.
 PACKAGES = ("path_attribution", "additive_decoding", "image_text", "additive_image")
+_MAPS = "-maps"  # KEY-maps is no model: statistics and settings for the maps of the pair KEY
 
 
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -24,6 +25,8 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
 
     Raises: BadInput: nobody has such a recipe; the sentence lists the names.
     """
+    if args["name"].endswith(_MAPS):
+        return importlib.import_module("backend.image_text.hold").job(args, context)
     known: list[str] = []
     for package in PACKAGES:
         module = importlib.import_module(f"backend.{package}.train")

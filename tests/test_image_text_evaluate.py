@@ -1,18 +1,22 @@
 """Metrics of maps of pairs against closed forms, and the evaluation on a handful of made-up pictures."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from backend.catalog import PAIR_METHODS
+from backend.contracts import PairMapRequest
 from backend.errors import BadInput, Cancelled
-from backend.image_text import evaluate, metrics
+from backend.image_text import evaluate, hold, metrics
 from backend.image_text.data import Radiographs, Record
-from backend.image_text.held import Held
+from backend.image_text.held import Held, held_for
+from backend.images import encode_png
 from backend.radiographs.shapes import Finding
 from backend.runtime import Runtime
-from tests.pairs import SIDE, tiny_pair
+from tests.pairs import SIDE, pair_service, tiny_pair
 
 ROWS = ("m2ib:beta=0.1:n_steps=2:samples=2", "grad-cam", "rise:samples=16", "chefer")
 FIRST = ROWS[0]
@@ -164,3 +168,35 @@ def test_a_refused_modality_is_told():
 def test_unknown_rows_are_refused(text):
     with pytest.raises(BadInput):
         evaluate.read_row(text)
+
+
+# ----------------------------------------------------------------- what is held beside the weights
+def test_statistics_strangers_and_settings_are_written_and_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(hold, "CHOOSING", 2)
+    service = pair_service(tmp_path)
+    pair = service.runtime.model("cxr-clip", lambda: service.library.load("cxr-clip"))
+    only = {key: PAIR_METHODS[key] for key in ("grad-cam",)}
+    monkeypatch.setattr(hold, "choose_settings", functools.partial(hold.choose_settings, methods=only))
+    card = hold.hold(pair, made_up(12, 3), tmp_path, service.runtime)
+    held = held_for(pair, tmp_path)
+    assert card["weights_sha256"] == pair.digest
+    assert set(held.statistics) == {(modality, layer) for modality in ("image", "text") for layer in range(4)}
+    assert held.settings_of("grad-cam", "image") == card["settings"]["grad-cam"]["image"]
+    states = torch.cat([pair.image.prefix(evaluate.pixels_of(made_up(12, 3), k, pair), 1) for k in range(6)])
+    torch.testing.assert_close(held.statistics["image", 1].mean, states.mean(0), atol=1e-5, rtol=1e-4)
+    image_id = service.put_image(encode_png(np.random.default_rng(0).random((SIDE, SIDE)))).id
+    result = service.run(PairMapRequest(image_id, "Small nodule in the left lung.", "m2ib", params=(("layer", 1),)))
+    asked = PairMapRequest(
+        image_id, "Small nodule in the left lung.", "m2ib", params=(("layer", 1), ("mode", "normalised"))
+    )
+    np.testing.assert_array_equal(result.arrays["image_map"], service.run(asked).arrays["image_map"])
+    cam = service.run(PairMapRequest(image_id, "Small nodule in the left lung.", "grad-cam"))
+    assert cam.values["settings"]["image"]["layer"] == card["settings"]["grad-cam"]["image"]["layer"]
+
+
+def test_what_belongs_to_other_weights_is_not_used(tmp_path):
+    service = pair_service(tmp_path)
+    pair = service.runtime.model("cxr-clip", lambda: service.library.load("cxr-clip"))
+    (tmp_path / "cxr-clip-maps.json").write_text(json.dumps({"weights_sha256": "another"}))
+    held = held_for(pair, tmp_path)
+    assert not held.statistics and any("other weights" in note for note in held.notes)

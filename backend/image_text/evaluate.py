@@ -455,14 +455,15 @@ def _sample(
         other = int(random.integers(len(pictures)))
         if all(finding.kind != kind for finding in pictures.records[other].findings):
             break
-    pixels = _pixels(pictures, i, pair)
+    pixels = pixels_of(pictures, i, pair)
     size = tuple(pixels.shape[-2:])
     return Sample(
-        pixels, said, metrics.box_mask(pictures.records[i].boxes[k], size), kind, _pixels(pictures, other, pair)
+        pixels, said, metrics.box_mask(pictures.records[i].boxes[k], size), kind, pixels_of(pictures, other, pair)
     )
 
 
-def _pixels(pictures: Radiographs, i: int, pair: ImageTextPair) -> Tensor:
+def pixels_of(pictures: Radiographs, i: int, pair: ImageTextPair) -> Tensor:
+    """A picture as the pair takes it, (1, C, H, W) in [0, 1], on its device."""
     grey = torch.from_numpy(pictures.pixels[i].copy())[None, None].to(pair.device, pair.dtype) / 255
     return grey.expand(-1, pair.n_channels, -1, -1)
 
