@@ -98,9 +98,11 @@ RECIPES: dict[str, Recipe] = {
             "steps": 5,
         },
         code_noise=0.1,
-        encoder_steps=6000,
-        steps=3000,
+        encoder_steps=5000,
+        encoder_batch=96,
+        steps=2500,
         level_power=1.0,
+        half=False,  # slower here: the net is small
     ),
     # One latent says what colour adds to a silhouette: the hue. All else (place, size, ground) is left to x_T.
     "colours-dae": Recipe(

@@ -209,8 +209,7 @@ class DiffusionAutoencoder(nn.Module):
         self.side, self.n_latents, self.unshuffle = side, n_latents, unshuffle
         self.prediction, self.spacing, self.steps = prediction, spacing, steps
         self.encoder = ENCODERS[encoder](side, n_latents, **(encoder_options or {}))
-        # Codes have mean 0 and variance 1, however small the encoder's own numbers are.
-        self.standard = nn.BatchNorm1d(n_latents, eps=1e-8, affine=False, momentum=0.02)
+        self.standard = nn.BatchNorm1d(n_latents, affine=False, momentum=0.02)  # codes have mean 0, variance 1
         channels = 3 * unshuffle**2
         self.code_map = CodeMap(n_latents, inner, code_map) if code_map else None
         self.condition = nn.Sequential(nn.Linear(n_latents, condition), nn.SiLU(), nn.Linear(condition, condition))
