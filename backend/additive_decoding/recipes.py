@@ -156,7 +156,7 @@ _BLOCKS = Recipe(
     starts=8, start_steps=1000, start_rate=6e-3, steps=4000, rate=3e-3,
 )  # fmt: skip
 _FOUR_BLOCKS = dataclasses.replace(
-    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=6, start_steps=1800
+    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=4, start_steps=1800
 )
 
 RECIPES: dict[str, Recipe] = {

@@ -67,9 +67,9 @@ class PositionEncoder(nn.Module):
         width: int = 64,
         grid: int = 16,
         sharpness: float = 3.0,
-        activity: float = 1.0,
+        activity: float | None = None,
     ) -> None:
-        """sharpness: of the maps at the start; activity: weight of the mean activities among the features."""
+        """sharpness: of the maps at the start; activity: weight of what a map has beyond white, None: as it is."""
         super().__init__()
         self.grid, self.activity = grid, activity  # images are averaged down to grid x grid
         self.colour = nn.Linear(3, 16)
@@ -90,8 +90,16 @@ class PositionEncoder(nn.Module):
         axis = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5) / side * 2 - 1
         place = torch.stack([axis.repeat(side), axis.repeat_interleave(side)])  # (2, side^2)
         centres = torch.matmul(place, scores.softmax(1)) * 1.5  # (N, 2, maps)
-        features = torch.cat([centres.flatten(1), self.activity * torch.sigmoid(scores).mean(1)], 1)
+        features = torch.cat([centres.flatten(1), self._activities(scores)], 1)
         return self.out(F.silu(self.deep(F.silu(self.hidden(features)))))
+
+    def _activities(self, scores: Tensor) -> Tensor:
+        """Mean activity of each map; (N, pixels, maps) -> (N, maps). Small objects are lost in that of the white."""
+        active = torch.sigmoid(scores).mean(1)
+        if self.activity is None:
+            return active
+        white = self.maps(F.silu(self.colour.bias))
+        return self.activity * (active - torch.sigmoid(white))
 
 
 class PerceptronEncoder(nn.Module):
