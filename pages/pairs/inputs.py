@@ -197,7 +197,8 @@ def choose_report(settings: Settings, picture: Picture) -> ReportText:
         help="Paste a report, in any layout. It stays in this process's memory: it is never written to disk, logged "
         "or put into a link.",
     )
-    _say_refusal("report")
+    for control in ("report", "sentence", "words", "box"):
+        _say_refusal(control)
     if text != report.text:
         try:
             report = own_report(text)
