@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keys separated by commas, with settings behind colons (lrp:composite=gamma); default: all that apply",
     )
     evaluate.add_argument("--baseline", default="black")
+    evaluate.add_argument("--data", default="", metavar="PATH", help="image_text: a data set of your own")
     evaluate.add_argument("--json", action="store_true")
     fetch = command("fetch-weights", _fetch_weights, "Download a hub model's weights into the hub's cache.")
     fetch.add_argument("key")
@@ -179,6 +180,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "preset": arguments.preset,
             "methods": names,
             "baseline": arguments.baseline,
+            **({"data": str(Path(arguments.data).resolve())} if arguments.data else {}),
         },
     )
 

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ class Bench:
     counting: tuple[Sample, ...]
     prior: Tensor | None = None  # (H, W): where findings lie on other pictures
     origin: str = ""
+    is_users: bool = False  # pairs of the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,7 +509,7 @@ def evaluate(
     started = time.perf_counter()
     measured = measure(bench, rows, runtime, on_step, state, save_state)
     n = len(bench.counting)
-    names = f" --methods {','.join(methods)}" if methods else ""
+    names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
     return {
         "family": FAMILY,
         "about": f"{n} {bench.origin}; settings chosen on {len(bench.choosing)} others",
@@ -537,7 +539,12 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     load = functools.partial(service.library.load, spec.key, service.runtime.device, service.runtime.dtype)
     pair: ImageTextPair = service.runtime.model(spec.key, load)
     held = held_for(pair, service.library.weights_folder)
-    bench = radiograph_bench(pair, held, n, n)
+    if args.get("data"):
+        from backend.image_text.loaders import user_bench
+
+        bench = user_bench(pair, held, Path(args["data"]), n)
+    else:
+        bench = radiograph_bench(pair, held, n, n)
     return evaluate(
         bench, service.runtime, args.get("methods", ()), context.on_step, context.load_state(), context.save_state
     )
