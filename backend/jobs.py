@@ -30,6 +30,7 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 KINDS = {
     "train": "backend.training:job",
     "evaluate": "backend.training:evaluation_job",
+    "fit_own": "backend.additive_image.own_training:job",
 }
 SAVE_EVERY_S = 0.5  # how often progress is written down
 POLL_S = 0.1

@@ -18,6 +18,7 @@ from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 from backend.runtime import HasBytes
 
 CODED_ROWS = 4000  # whose codes lie beside the head, so that nobody needs to encode them again
+HELD_OUT_SEED = 1000  # added to the data's own seed
 _HEAD = "head."
 
 
@@ -44,6 +45,12 @@ class FittedModel(HasBytes):
     def terms(self) -> tuple[str, ...]:
         return self.dataset.terms
 
+    def held_out(self, n: int, seed: int) -> tuple[Dataset, np.ndarray | None]:
+        """Rows that nothing was fitted to, and their expected response on the link's scale, where it is known."""
+        known = self.card["data"]
+        name, seed = known["name"], known["seed"] + HELD_OUT_SEED + seed
+        return data.make_dataset(name, n, seed), data.make_dataset(name, n, seed, noise=False).response
+
     def table(self, rows: list[int] | slice) -> Tensor:
         """(n, columns) of some rows."""
         return torch.from_numpy(np.ascontiguousarray(self.dataset.table[rows])).to(self.codes.device)
@@ -55,13 +62,20 @@ def load_fitted(spec: ModelSpec, folder: Path, device: torch.device) -> FittedMo
     Raises: NotAvailable: not fitted here yet; BadInput: the file is not the card's.
     """
     card = read_card(spec, folder)
+    head, codes, digest = read_head(spec, card, folder, device)
+    dataset = data.make_dataset(card["data"]["name"], card["data"]["rows"], card["data"]["seed"])
+    return FittedModel(spec, card, head, dataset, codes, digest)
+
+
+def read_head(
+    spec: ModelSpec, card: dict[str, Any], folder: Path, device: torch.device
+) -> tuple[AdditiveHead, Tensor, str]:
+    """A head, the codes that lie beside it and the digest of their file. Raises: BadInput: it is not the card's."""
     state, digest = weights.read_file(folder / spec.weights, card["sha256"])
     head = AdditiveHead.from_card(card["head"])
     own = {name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)}
     weights.fit_state_dict(head, own, 0, spec.architecture)
-    dataset = data.make_dataset(card["data"]["name"], card["data"]["rows"], card["data"]["seed"])
-    head = head.to(device).eval().requires_grad_(False)
-    return FittedModel(spec, card, head, dataset, state["codes"].to(device), digest)
+    return head.to(device).eval().requires_grad_(False), state["codes"].to(device), digest
 
 
 def pack(head: AdditiveHead, codes: Tensor) -> dict[str, Tensor]:

@@ -14,12 +14,11 @@ from interpret.glassbox import ExplainableBoostingClassifier, ExplainableBoostin
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from torch import Tensor
 
-from backend.additive_image.data import IMAGE, Dataset, make_dataset
+from backend.additive_image.data import IMAGE, Dataset
 from backend.additive_image.fitted import FittedModel, encode_rows
 from backend.additive_image.nam import AdditiveHead, fit_head
 from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 
-HELD_OUT_SEED = 1000  # added to the data's own seed
 CONCURVITY_WARNING = 0.25  # share of a term that the others give away; above it effects may be shared out wrongly
 OnPart = Callable[[int, int, str], None]
 
@@ -160,9 +159,7 @@ def compare(
         if on_part is not None:
             on_part(next(told), 7, what)
 
-    known = model.card["data"]
-    held = make_dataset(known["name"], n, known["seed"] + HELD_OUT_SEED + seed)
-    expected = make_dataset(known["name"], n, known["seed"] + HELD_OUT_SEED + seed, noise=False).response
+    held, expected = model.held_out(n, seed)
     link, head, own = held.link, model.head, model.dataset.take(np.arange(len(model.codes)))
     codes = encode_rows(autoencoder, held, slice(None))
     tell("images coded")
@@ -171,7 +168,7 @@ def compare(
     figures: dict[str, Any] = {
         "effects": effect_figures(head, held, codes),
         "score": score(link, held.response, linear),
-        "ceiling": score(link, held.response, expected),
+        "ceiling": None if expected is None else score(link, held.response, expected),
     }
     kinds = [len(column.categories) for column in own.columns]
     own_table, own_response = torch.from_numpy(own.table), torch.from_numpy(own.response)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import directions
+from backend.additive_image import directions, own_training
 from backend.additive_image.data import IMAGE
 from backend.additive_image.fitted import (
     FittedModel,
@@ -122,6 +122,8 @@ def run(context: Context, request: Request) -> Result:
 
 def _model(context: Context, key: str) -> FittedModel:
     """Raises: BadInput: no such model; NotAvailable: it was not fitted here."""
+    if key.startswith(own_training.JOB_PREFIX):
+        return context.runtime.model(f"naim:{key}", lambda: own_training.load_own(key, context.runtime.device))
     if key not in NAIMS:
         raise BadInput(f"unknown model {key!r}; one of {', '.join(NAIMS)}", "model")
     folder = context.library.weights_folder
@@ -129,6 +131,8 @@ def _model(context: Context, key: str) -> FittedModel:
 
 
 def _autoencoder(context: Context, model: FittedModel) -> LoadedAutoencoder:
+    if isinstance(model, own_training.OwnModel):
+        return model.loaded
     loaded: LoadedAutoencoder = context.model(model.autoencoder, TASK)
     if loaded.digest != model.card["autoencoder_sha256"]:
         raise BadInput(
@@ -237,7 +241,8 @@ def _draw_path(context: Context, request: ImagePathRequest) -> Result:
 
     def tell(done: int, what: str) -> None:
         arrays = {**found, "alphas": alphas.numpy(), "frames": frames.copy(), "is_ready": is_ready.copy()}
-        partial = _result(context, request, model, arrays=arrays, values={"terms": _terms(request, model)})
+        values = {"terms": _terms(request, model)}
+        partial = _result(context, request, model, arrays=arrays, values=values, unit=_unit(model))
         context.on_step(Step(done, n, what, partial))
 
     tell(0, "the effect is known; the frames follow")

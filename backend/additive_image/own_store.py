@@ -1,0 +1,137 @@
+"""Data sets of a user's own on this machine's disk, for the jobs that fit models to them; no torch here.
+
+A data set is one file under the id of its content. A job's folder holds what was fitted to it.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backend.additive_image.data import Column, Dataset
+from backend.contracts import digest
+from backend.errors import BadInput
+from backend.jobs import ENDED, JobQueue, JobStatus, default_folder
+
+JOB_KIND = "fit_own"  # of `backend.jobs.KINDS`
+MODEL = "own"  # names of the files in a job's folder
+AUTOENCODER = "own-dae"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEncoder:
+    """A way to code a user's pictures, with what it can and cannot show."""
+
+    key: str
+    title: str
+    can: str
+    cannot: str
+
+
+ENCODERS: dict[str, OwnEncoder] = {
+    encoder.key: encoder
+    for encoder in (
+        OwnEncoder(
+            "short",
+            "Diffusion autoencoder, short training",
+            "Learned from your pictures alone, brought to 32 × 32 pixels: their coarse layout, colours and brightness "
+            "get an effect and can be dragged.",
+            "What is small or rare in the pictures is not in its code, so it has no effect here, whatever it does in "
+            "truth; frames are soft.",
+        ),
+        OwnEncoder(
+            "long",
+            "Diffusion autoencoder, eight times longer",
+            "As the short one, with sharper frames and finer differences.",
+            "It still sees 32 × 32 pixels and no labels: a detail that matters to you may matter little to it.",
+        ),
+    )
+}
+
+
+def data_folder() -> Path:
+    """Where data sets lie, beside the jobs."""
+    return default_folder().parent / "data"
+
+
+def keep(dataset: Dataset) -> str:
+    """Write a data set; returns its id. Equal data have equal ids."""
+    header = {
+        "name": dataset.name,
+        "link": dataset.link,
+        "response_name": dataset.response_name,
+        "columns": [
+            {"name": c.name, "kind": c.kind, "categories": list(c.categories), "unit": c.unit} for c in dataset.columns
+        ],
+    }
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        header=np.array(json.dumps(header)),
+        table=dataset.table,
+        response=dataset.response,
+        images=dataset.images[slice(None)],
+    )
+    key = digest(buffer.getvalue())
+    path = data_folder() / f"{key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_bytes(buffer.getvalue())
+    beside.replace(path)
+    return key
+
+
+def read(key: str) -> Dataset:
+    """Raises: BadInput: no such data set, or it was forgotten."""
+    if not key.isalnum():
+        raise BadInput("there are no such data", "data")
+    try:
+        with np.load(data_folder() / f"{key}.npz", allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            arrays = {name: file[name] for name in ("table", "response", "images")}
+    except OSError:
+        raise BadInput("the data of this model were forgotten; bring them again", "data") from None
+    columns = tuple(Column(**{**column, "categories": tuple(column["categories"])}) for column in header.pop("columns"))
+    return Dataset(columns=columns, **header, **arrays)
+
+
+def split(dataset: Dataset, seed: int, share: float = 0.2) -> tuple[Dataset, Dataset]:
+    """Rows to fit to, and rows that nothing is fitted to; drawn by lot, at least ten of them held out."""
+    order = np.random.default_rng([seed, len(dataset)]).permutation(len(dataset))
+    n_held = max(10, round(share * len(dataset)))
+    return dataset.take(np.sort(order[n_held:])), dataset.take(np.sort(order[:n_held]))
+
+
+# ----------------------------------------------------------------- jobs
+def fits(queue: JobQueue) -> list[JobStatus]:
+    """Models of own data that were fitted here or are being fitted, the newest first."""
+    return [job for job in queue.list() if job.kind == JOB_KIND]
+
+
+def forget(queue: JobQueue, job_id: str) -> None:
+    """Delete a model of own data and, if no other job needs them, the data. Raises: BadInput: it is running."""
+    status = queue.status(job_id)
+    if status.state not in ENDED:
+        raise BadInput("the training is still running; cancel it first", "job")
+    shutil.rmtree(queue.folder / status.id, ignore_errors=True)
+    if all(job.args.get("data") != status.args.get("data") for job in fits(queue)):
+        with contextlib.suppress(OSError):
+            (data_folder() / f"{status.args['data']}.npz").unlink()
+
+
+def pack_model(queue: JobQueue, job_id: str) -> bytes:
+    """Weights and cards of a model as a zip archive. Raises: BadInput: no such job."""
+    folder = queue.folder / queue.status(job_id).id
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (MODEL, AUTOENCODER):
+            for ending in (".safetensors", ".json"):
+                path = folder / f"{name}{ending}"
+                if path.exists():
+                    archive.write(path, path.name)
+    return buffer.getvalue()
