@@ -72,10 +72,10 @@ def _print_json(value: Any) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from backend.catalog import DECODER_KINDS, METHODS
+    from backend.catalog import DECODER_KINDS, METHODS_OF
     from backend.describe import describe_decoder, describe_method
 
-    rows = [describe_method(spec) for spec in METHODS.values()]
+    rows = [describe_method(spec) for methods in METHODS_OF.values() for spec in methods.values()]
     rows += [describe_decoder(spec) for spec in DECODER_KINDS.values()]
     if arguments.json:
         return _print_json(rows)
@@ -84,13 +84,14 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from backend.catalog import DECODERS
+    from backend.catalog import DECODERS, PAIRS
     from backend.describe import describe_model
     from backend.service import ModelStatus, local_service
 
     service = local_service()
-    decoders = [ModelStatus(spec, False, 0, "") for spec in DECODERS.values()]  # a fresh process has loaded none
-    rows = [describe_model(status) for status in [*service.models(), *decoders]]
+    others = [*DECODERS.values(), *PAIRS.values()]
+    unloaded = [ModelStatus(spec, False, 0, "") for spec in others]  # a fresh process has loaded none
+    rows = [describe_model(status) for status in [*service.models(), *unloaded]]
     if arguments.json:
         _print_json(rows)
     else:

@@ -42,6 +42,9 @@ def test_the_command_line_answers_a_pair(service, picture, tmp_path, monkeypatch
     assert result.arrays["image_map"].shape == (SIDE, SIDE)
     assert result.arrays["token_map"].shape == (len(result.values["tokens"]),)
     assert result.unit == "nats per token"
+    # intact once each; then ten steps of ten samples for the image, and as many for the text and its four strangers
+    assert result.provenance.forward_passes == 2 + (1 + 100) + (1 + 500)
+    assert result.provenance.backward_passes == 600
 
 
 @pytest.mark.parametrize(

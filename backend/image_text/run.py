@@ -22,6 +22,7 @@ from backend.contracts import (
     Step,
 )
 from backend.errors import BadInput, Cancelled, ModelFault
+from backend.image_text.counting import CountedTower
 from backend.image_text.held import Held, held_for, model_input
 from backend.image_text.judge import PHRASING
 from backend.image_text.problem import Explanation, Problem
@@ -29,7 +30,7 @@ from backend.models.clip import TASK, ImageTextPair
 from backend.models.tokenizers import TokenizedText
 from backend.path_attribution.randomisation import cascading_randomisation
 from backend.radiographs.reports import statements
-from backend.runtime import Chunks
+from backend.runtime import Chunks, PassCounter
 from backend.service import Context
 from backend.versions import versions
 
@@ -113,6 +114,7 @@ class Scene:
     texts: Tensor  # (S, E), unit vectors
     tokenized: tuple[TokenizedText, ...]
     notes: tuple[str, ...]
+    passes: PassCounter = dataclasses.field(default_factory=PassCounter)
 
     @property
     def cosines(self) -> Tensor:
@@ -131,7 +133,8 @@ def _scene(context: Context, model: str, image_id: str, texts: Sequence[str]) ->
             notes.append(f"the model reads {len(text.ids)} sub-tokens at most: {text.n_cut} of {place} are cut off")
     with torch.no_grad():
         image, embedded = pair.embed_images(pixels), pair.embed_texts(list(texts))
-    return Scene(pair, held, pixels, image, embedded, tokenized, (*notes, *held.notes))
+    passes = PassCounter(forward=1 + len(texts))
+    return Scene(pair, held, pixels, image, embedded, tokenized, (*notes, *held.notes), passes)
 
 
 def _provenance(context: Context, scene: Scene, notes: Sequence[str] = ()) -> Provenance:
@@ -139,6 +142,8 @@ def _provenance(context: Context, scene: Scene, notes: Sequence[str] = ()) -> Pr
         model_digest=scene.pair.digest,
         device=context.runtime.describe(),
         dtype=str(context.runtime.dtype).removeprefix("torch."),
+        forward_passes=scene.passes.forward,
+        backward_passes=scene.passes.backward,
         versions=versions(),
         notes=tuple(dict.fromkeys((*scene.notes, *notes))),
     )
@@ -276,7 +281,7 @@ def _joined(one: Answer, other: Answer, modality: str, params: dict[str, Any]) -
 def _problem(context: Context, scene: Scene, modality: str, seed: int, **fields: Any) -> Problem:
     height, width = scene.pair.input_size
     return Problem(
-        tower=scene.pair.tower(modality),
+        tower=CountedTower(scene.pair.tower(modality), scene.passes),
         seed=seed,
         scale=scene.pair.logit_scale,
         statistics=lambda layer: scene.held.statistics.get((modality, layer)),
