@@ -274,7 +274,7 @@ def _swap_image(board: Board) -> None:
     drawn = [panel for panel in panels if panel.values is not None]
     limits = colour_limits(drawn, dataclasses.replace(board.settings.display, scale="shared"))
     limit = max(limits.values()) if len(drawn) == 2 else None
-    shown = answer.arrays["pixels"] if isinstance(answer, Result) else other.pixels()
+    shown = other.framed(pixels(board).shape[:2])
     for column, panel, picture, alt in zip(
         st.columns(2), panels, (pixels(board), shown), (board.picture.alt, other.alt), strict=True
     ):

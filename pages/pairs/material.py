@@ -20,6 +20,7 @@ from pages.shared.gallery import Thumbnail
 from pages.shared.map_grid import Box
 from pages.shared.session import service
 
+_SHOWN_SIDE = 640  # of a picture on the page, in pixels
 _SIDE = 128  # of shipped radiographs, in pixels: their boxes are in these
 
 
@@ -38,6 +39,19 @@ class Picture:
     def put(self) -> None:
         """Hand the picture to the engine again."""
         service().put_image(self.data)
+
+    def framed(self, shape: tuple[int, int]) -> np.ndarray:
+        """The part that a model with this input size sees, sharper than it sees it; (H, W, C) in [0, 1]."""
+        whole = self.pixels()
+        height, width = whole.shape[:2]
+        scale = min(height / shape[0], width / shape[1])
+        rows, columns = round(shape[0] * scale), round(shape[1] * scale)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        part = whole[top : top + rows, left : left + columns]
+        shrink = min(1.0, _SHOWN_SIDE / max(rows, columns))
+        size = (max(1, round(columns * shrink)), max(1, round(rows * shrink)))
+        planes = [Image.fromarray(part[:, :, c]).resize(size, Image.Resampling.BOX) for c in range(part.shape[2])]
+        return np.stack([np.asarray(plane) for plane in planes], axis=2).clip(0.0, 1.0)
 
     def pixels(self) -> np.ndarray:
         """The whole picture, (H, W, C) in [0, 1]."""

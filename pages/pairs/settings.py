@@ -18,11 +18,11 @@ from pages.shared.map_grid import Box
 
 OWN = "own"  # in an address: the picture or the report was the person's own and is not in the link
 WORD_VIEWS = {"own": "This image", "control": "Control", "difference": "Difference"}
-_WANTED = ("m2ib", "m2ib-contrast", "grad-cam", "rise")  # side by side at first, of those that there are
+_WANTED = ("m2ib", "chefer", "grad-cam")  # side by side at first, of those that there are
 
 
 def first_methods() -> tuple[str, ...]:
-    return tuple(key for key in _WANTED if key in PAIR_METHODS)[:3]
+    return tuple(key for key in _WANTED if key in PAIR_METHODS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -10,7 +11,7 @@ from backend.contracts import Result
 from pages.pairs import takeaway
 from pages.pairs.board import ON_A_PAGE, Board
 from pages.pairs.explained import Explained
-from pages.pairs.inputs import note_settings
+from pages.pairs.inputs import known_models, note_settings
 from pages.pairs.numbers import (
     control_rows,
     known_boxes,
@@ -74,15 +75,21 @@ def _show_large(board: Board, settings: Settings, waiting: str) -> Settings:
     return dataclasses.replace(settings, display=looked.display, box=looked.drawn)
 
 
-def pixels(board: Board):
-    """The image as the model sees it, (H, W, C) in [0, 1]."""
+def pixels(board: Board) -> np.ndarray:
+    """What the model sees of the picture, (H, W, C) in [0, 1], sharper than it sees it; cut out once."""
     answer = board.best_known
-    if answer is not None:
-        remember("pairs.pixels", (board.picture.id, board.settings.model, answer.result.arrays["pixels"]))
-    kept = recall("pairs.pixels")
-    if kept is not None and kept[:2] == (board.picture.id, board.settings.model):
-        return kept[2]
-    return board.picture.pixels()
+    shape = tuple(answer.result.arrays["pixels"].shape[:2]) if answer is not None else _input_size(board.settings.model)
+    key, kept = (board.picture.id, shape), recall("pairs.pixels")
+    if kept is None or kept[0] != key:
+        kept = (key, board.picture.framed(shape))
+        remember("pairs.pixels", kept)
+    return kept[1]
+
+
+def _input_size(model: str) -> tuple[int, int]:
+    """As far as it is known before the model has answered."""
+    spec = known_models().get(model)
+    return (224, 224) if spec is None else spec.input_size
 
 
 def _notes(board: Board) -> list[str]:
@@ -167,7 +174,7 @@ def _show_sentences(board: Board, waiting: str) -> None:
     """A map for each sentence; a title chooses its sentence."""
     if len(board.report.lines) < 2:
         return
-    st.subheader("A map for each sentence", anchor=False)
+    st.markdown("#### A map for each sentence")
     looked = arranged_maps(
         pixels(board),
         sentence_panels(board, waiting),
@@ -182,12 +189,12 @@ def _show_sentences(board: Board, waiting: str) -> None:
 
 def _show_methods(board: Board, waiting: str) -> None:
     """The chosen sentence by every method, on one scale for each unit, and the numbers."""
-    st.subheader(f"Sentence {board.chosen + 1} by every method", anchor=False)
+    st.markdown(f"#### Sentence {board.chosen + 1} by every method")
     arranged_maps(
         pixels(board),
         method_panels(board, waiting),
         board.settings.display,
-        Arrangement(with_tools=False, boxes=tuple(known_boxes(board)), drawn=board.settings.box),
+        Arrangement(with_image=False, with_tools=False, boxes=tuple(known_boxes(board)), drawn=board.settings.box),
         key="pairs.methods_maps",
         description=board.picture.alt,
     )
@@ -195,7 +202,7 @@ def _show_methods(board: Board, waiting: str) -> None:
     if not rows:
         return
     if board.settings.box is None and not known_boxes(board):
-        st.caption("Draw a box on the large map (Box: Draw) to see which method agrees with it.")
+        st.caption("Draw a box on the large map (Draw box) to see which method agrees with it.")
     whose = "your box" if board.settings.box is not None else "the shipped box"
     caption = f"Methods in numbers, against {whose}" if "iou0" in rows[0] else "Methods in numbers"
     draw_table(caption, columns, rows)
