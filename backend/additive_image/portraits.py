@@ -4,9 +4,11 @@ Shapes are signed distances on the pixel grid, so edges are anti-aliased at any 
 own box. Lengths are in units of 1/60 of the side, y downwards, seen from the face's centre unless said otherwise.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,8 +54,8 @@ ATTRIBUTES = (
 NAMES = tuple(attribute.name for attribute in ATTRIBUTES)
 
 _SKIN = ((255, 221, 198), (240, 191, 155), (206, 148, 110), (152, 101, 72), (101, 66, 51))
-_HAIR = ((36, 29, 33), (97, 58, 38), (166, 92, 46), (230, 188, 108))
-_GREY = (205, 206, 212)
+_HAIR = ((34, 27, 31), (98, 62, 42), (162, 104, 58), (228, 184, 108))
+_GREY = (214, 215, 222)
 _BACKGROUND = ((178, 226, 216), (176, 211, 240), (200, 198, 243), (246, 205, 219))
 _CLOTHES = ((42, 105, 112), (52, 84, 148), (92, 72, 150), (163, 72, 108))
 _INK, _BLUSH, _WINE, _FRAME = (58, 30, 32), (226, 84, 88), (112, 24, 42), (34, 36, 52)
@@ -216,7 +218,8 @@ class _Host:
     skin: Tensor
     shade: Tensor  # skin in the shadow
     lines: Tensor  # skin where age has drawn a line
-    hair: Tensor
+    hair: Tensor  # a little grey with age, so that its own colour can still be seen
+    temples: Tensor  # greyer
     hair_light: Tensor
     brows: Tensor
     clothes: Tensor
@@ -230,7 +233,7 @@ def _draw(attributes: Tensor, side: int) -> Tensor:
     of_pixels = lambda value: value[:, None, None]  # noqa: E731
     skin_colour = _ramp(_SKIN, skin)
     own_hair = _ramp(_HAIR, hair)
-    hair_colour = _towards(own_hair, _GREY, 0.6 * age)
+    hair_colour = _towards(own_hair, _GREY, 0.3 * age)
     host = _Host(
         of_pixels(smile),
         of_pixels(age),
@@ -239,10 +242,11 @@ def _draw(attributes: Tensor, side: int) -> Tensor:
         of_pixels(17.2 + 1.0 * width),
         skin_colour,
         _towards(skin_colour, _LINES, 0.26),
-        _towards(skin_colour, _LINES, 0.68 * age),
+        _towards(skin_colour, _LINES, 0.75 * age),
         hair_colour,
+        _towards(own_hair, _GREY, 0.85 * age),
         _towards(hair_colour, (255, 255, 255), 0.16),
-        _towards(_towards(own_hair, _GREY, 0.35 * age), _INK, 0.45),
+        _towards(own_hair, _INK, 0.45),
         _ramp(_CLOTHES, background),
     )
     centre = (of_pixels(_CENTRE[0] + _SWAY[0] * dx), of_pixels(_CENTRE[1] + _SWAY[1] * dy))
@@ -371,8 +375,8 @@ def _paint_fringe(canvas: _Canvas, host: _Host) -> None:
     shine = lambda x, y: _bow(x + 3.0, y + 19.6, 9.0, -2.0, 1.6, 0.6)  # noqa: E731
     canvas.paint((-14, -24, 8, -16), shine, host.hair_light, 0.8, blur=1.6)
     reach = (11.0 * host.length).clamp(max=8.5)  # half the locks' growth; they end at the chin
-    lock = lambda x, y: _ellipse(x.abs() - host.half_width - 0.6, y + 8.0 - reach, 2.6, 5.5 + reach)  # noqa: E731
-    canvas.paint((-23, -15, 23, 16), lock, host.hair)
+    lock = lambda x, y: _ellipse(x.abs() - host.half_width - 0.6, y + 7.4 - reach, 2.9, 5.5 + reach)  # noqa: E731
+    canvas.paint((-23, -15, 23, 16), lock, host.temples)
 
 
 def _crown(x: Tensor, y: Tensor, half_width: Tensor) -> Tensor:
@@ -387,3 +391,90 @@ def _paint_frame(canvas: _Canvas, host: _Host) -> None:
     canvas.paint((-3, -5, 3, -2), lambda x, y: _bow(x, y + 3.2, 1.6, -0.5, 1.3), frame, host.glasses)
     arm = lambda x, y: _line(x.abs(), y, (13.2, -3.6), (16.4, -4.2), 1.2)  # noqa: E731
     canvas.paint((-18, -6, 18, -2), arm, frame, host.glasses)
+
+
+# ------------------------------------------------------------- regions and measures
+def region_weight(side: int, mouth: float = 12.0, eyes: float = 3.0) -> Tensor:
+    """Weight of each pixel's squared error, (side, side) with mean 1: mouth and eyes are few pixels and matter."""
+    weight = torch.ones(side, side)
+    for box, value in ((_EYES_BOX, eyes), (_MOUTH_BOX, mouth)):
+        weight[region(box, side)] = value
+    return weight / weight.mean()
+
+
+def region(box: tuple[float, float, float, float], side: int) -> tuple[slice, slice]:
+    """Rows and columns of a box around the face's usual centre."""
+    place = [(value + _CENTRE[k % 2]) * side / UNITS for k, value in enumerate(box)]
+    return slice(int(place[1]), int(place[3]) + 1), slice(int(place[0]), int(place[2]) + 1)
+
+
+_BANK = 2048  # portraits among which a fit begins
+_MOUTHS = torch.linspace(-0.9, 0.9, 7)  # smiles with which it begins: a mouth is caught by one of its own shape only
+
+
+@functools.lru_cache(maxsize=1)
+def _bank(side: int) -> tuple[Tensor, Tensor]:
+    """Attributes of portraits and their weighted pixels; (2048, 10), (2048, 3 side^2)."""
+    attributes = sample_attributes(_BANK, torch.Generator().manual_seed(1))
+    return attributes, (draw(attributes, side) * region_weight(side).sqrt()).flatten(1)
+
+
+def fit_attributes(images: Tensor, n_steps: int = 6) -> tuple[Tensor, Tensor]:
+    """The attributes of the drawn portraits that are nearest to images, and how near they are.
+
+    Nearest in region-weighted squared error at 32 pixels, by Levenberg-Marquardt steps with numerical derivatives from
+    the nearest portrait of a bank; each attribute may go a tenth of its range beyond it.
+
+    Args: images: (N, 3, S, S) in [0, 1]; S a multiple of 32.
+    Returns: attributes (N, 10); mean weighted squared error left, (N,).
+    Source: Marquardt 1963, doi:10.1137/0111030.
+    """
+    side, n = 32, len(images)
+    weight = region_weight(side).sqrt()
+    targets = (torch.nn.functional.avg_pool2d(images, images.shape[-1] // side) * weight).flatten(1)
+    low = torch.tensor([a.low for a in ATTRIBUTES])
+    width = torch.tensor([a.high - a.low for a in ATTRIBUTES])
+    attributes, drawn = _bank(side)
+
+    def residual(attributes: Tensor, targets: Tensor = targets) -> Tensor:
+        return (draw(attributes, side) * weight).flatten(1) - targets
+
+    starts = attributes[torch.cdist(targets, drawn).argmin(1)].repeat_interleave(len(_MOUTHS), 0)
+    starts[:, attribute_index("smile")] = _MOUTHS.repeat(n)
+    errors = residual(starts, targets.repeat_interleave(len(_MOUTHS), 0)).square().mean(1).view(n, -1)
+    at = starts.view(n, len(_MOUTHS), -1)[torch.arange(n), errors.argmin(1)]
+    here, damping = residual(at), torch.full((n, 1), 1e-2)
+    steps = 0.02 * torch.diag(width)
+    for _ in range(n_steps):
+        slopes = torch.stack([residual(at + step) - residual(at - step) for step in steps], -1) / 0.04  # of the range
+        gram = slopes.mT @ slopes
+        lift = damping[..., None] * torch.diag_embed(gram.diagonal(dim1=1, dim2=2) + 1e-6)
+        change = torch.linalg.solve(gram + lift, -(slopes.mT @ here[..., None]))[..., 0] * width
+        tried = torch.maximum(torch.minimum(at + change, low + 1.1 * width), low - 0.1 * width)
+        there = residual(tried)
+        is_better = (there.square().sum(1) < here.square().sum(1))[:, None]
+        at, here = torch.where(is_better, tried, at), torch.where(is_better, there, here)
+        damping = torch.where(is_better, damping / 5, damping * 8).clamp(1e-5, 1e3)
+    return at, here.square().mean(1)
+
+
+def measure_portraits(images: np.ndarray) -> dict[str, np.ndarray]:
+    """What the nearest drawn portraits show, by attribute; (n,) each.
+
+    Args: images: (n, H, W, 3), uint8 or in [0, 1]; decoded ones too.
+    """
+    pixels = images / np.float32(255) if images.dtype == np.uint8 else images
+    fitted, _ = fit_attributes(torch.from_numpy(np.ascontiguousarray(pixels, np.float32)).permute(0, 3, 1, 2))
+    return {name: fitted[:, k].numpy() for k, name in enumerate(NAMES)}
+
+
+def ghosting(image: Tensor, attributes: Tensor, varied: str = "smile", n: int = 41) -> float:
+    """Mean squared distance, in the mouth's box, to the nearest of n portraits that differ in one attribute only.
+
+    Args: image: (3, S, S) in [0, 1]. attributes: of all else, (10,).
+    """
+    of = ATTRIBUTES[attribute_index(varied)]
+    rows = attributes.repeat(n, 1)
+    rows[:, attribute_index(varied)] = torch.linspace(of.low, of.high, n)
+    box = (slice(None), slice(None), *region(_MOUTH_BOX, image.shape[-1]))
+    return float((draw(rows, image.shape[-1])[box] - image[None][box]).square().mean((1, 2, 3)).min())
