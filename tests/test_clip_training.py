@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from backend.errors import BadInput, Cancelled, NotAvailable
 from backend.image_text import corpus as corpora
-from backend.image_text import data, judge, train
+from backend.image_text import data, examples, judge, train
 from backend.models import clip
 from backend.models.tokenizers import BytePairTokenizer, WordTokenizer
 from backend.models.towers import attention_of, pooled_block
-from backend.radiographs.findings import KINDS
+from backend.radiographs import reports
+from backend.radiographs.findings import KINDS, SIDED
+from backend.training import WEIGHTS
 from tests import phantoms
 
 PICTURES = data.DataRecipe(
@@ -274,7 +277,23 @@ def resnet_pair():
     return clip.make_pair("resnet", module, normalise, WordTokenizer(["left", "effusion"], 20), "", {})
 
 
+def siglip_pair():
+    """The layout of SigLIP, small: a timm transformer with a pooling of its own, a text tower without causal mask."""
+    import open_clip
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        text = {"context_length": 20, "vocab_size": 60, "width": 32, "heads": 2, "layers": 2, "pool_type": "last"}
+        text |= {"no_causal_mask": True, "proj_bias": True}
+        vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "map", "timm_proj": "none", "image_size": 64}
+        module = open_clip.CustomTextCLIP(192, vision, text)
+        module.visual.trunk.set_input_size((64, 64))
+    words = WordTokenizer(["left", "effusion"], 20)
+    return clip.make_pair("siglip", module, clip.MeanStd((0.5,) * 3, (0.5,) * 3), words, "", {})
+
+
 PAIRS = {
+    "attention": siglip_pair,
     "average": small_pair,
     "token": lambda: small_pair(stem=False, pool="tok"),
     "resnet": resnet_pair,
@@ -412,3 +431,35 @@ def test_missing_weights_name_the_command(tmp_path):
         clip.load_trained("cxr-clip", tmp_path)
     with pytest.raises(NotAvailable, match="no checkpoint"):
         clip.load_open_clip("ViT-B-32", tmp_path / "nothing")
+
+
+# ----------------------------------------------------------------- what ships
+def shipped_card() -> dict:
+    return json.loads((WEIGHTS / "cxr-clip.json").read_text())
+
+
+def test_the_shipped_card_tells_every_findings_figures():
+    judged = shipped_card()["judged"]
+    assert set(judged["findings"]) == set(KINDS)
+    for kind, row in judged["findings"].items():
+        assert row["positives"] >= 200, kind
+        assert 0.5 < row["auroc"] <= 1 and 0 <= row["balanced_accuracy"] <= 1
+        assert (row["side_accuracy"] is not None) == (kind in SIDED)
+    for name in ("auroc", "balanced_accuracy"):
+        mean = np.mean([row[name] for row in judged["findings"].values()])
+        assert judged["mean"][name] == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_shipped_model_knows_the_shipped_examples():
+    """Twelve pictures are few: present must score above absent in most pairs, over all findings together."""
+    pair = clip.load_trained("cxr-clip", WEIGHTS)
+    shipped = examples.example_radiographs()
+    pixels = np.stack([np.asarray(Image.open(examples.FOLDER / example.image)) for example in shipped])
+    embedded = judge.embed_pixels(pair, pixels)
+    ordered = []
+    for kind in KINDS:
+        prompt = judge.mean_prompt(judge.embed_prompts(pair, reports.statements(kind, judge.PHRASING)))
+        present = np.array([any(found.kind == kind for found in example.findings) for example in shipped])
+        scores = (embedded @ prompt).numpy()
+        ordered += list((scores[present][:, None] > scores[~present]).ravel())
+    assert np.mean(ordered) > 0.85
