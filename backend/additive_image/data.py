@@ -292,15 +292,19 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
     Args:
         name: "squares" or "colours", or with a variant: "squares-bernoulli", "squares-poisson", and "squares-tied",
             whose column `bowl` is tied to the image (correlation about .7), so that a model may share out their
-            effects wrongly and still predict well.
+            effects wrongly and still predict well; "hosts" and "hosts-biased", see `hosts.make_hosts`.
         n: rows; None: as many as the example has.
         noise: False gives the expected response on the link's scale, for evaluation.
     Raises: BadInput: no such data set.
     """
     base, _, rest = name.partition("-")
+    if name in ("hosts", "hosts-biased"):
+        from backend.additive_image import hosts  # which builds on this module
+
+        return hosts.make_hosts(n, seed, noise, hosts.PLANTED_BIAS if rest else 0.0)
     variant: Variant = rest or "gaussian"  # type: ignore[assignment]
     if base not in _IMAGE_EFFECTS or variant not in VARIANTS:
-        known = ", ".join((*_IMAGE_EFFECTS, *(f"squares-{v}" for v in VARIANTS[1:])))
+        known = ", ".join((*_IMAGE_EFFECTS, *(f"squares-{v}" for v in VARIANTS[1:]), "hosts", "hosts-biased"))
         raise BadInput(f"unknown data set {name!r}; one of {known}", "data")
     n = ROWS_OF[variant] if n is None else n
     rng = np.random.default_rng([seed, n, sum(map(ord, base))])

@@ -7,10 +7,15 @@ import numpy as np
 from torch import Tensor
 
 from backend.additive_image.data import gradient_energy, measure_squares
+from backend.additive_image.portraits import measure_portraits
 
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 # What can be measured in images of each drawn data set, by the first part of its name.
-MEASURES: dict[str, Measure] = {"squares": measure_squares, "colours": measure_squares}
+MEASURES: dict[str, Measure] = {
+    "squares": measure_squares,
+    "colours": measure_squares,
+    "hosts": measure_portraits,
+}
 _STILL = 0.02  # of an attribute's own size: a path on which it changes less says nothing of correlation
 
 

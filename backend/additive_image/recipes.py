@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import data
+from backend.additive_image import data, portraits
 from backend.additive_image.nam import HeadSettings
 from backend.errors import BadInput
 
@@ -20,8 +20,14 @@ def _draw_squares(n: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(data.draw_squares(n, rng, margin=1.0).draw()).permute(0, 3, 1, 2).contiguous()
 
 
+def _draw_portraits(n: int, rng: np.random.Generator) -> Tensor:
+    return portraits.draw(portraits.sample_attributes(n, torch.Generator().manual_seed(int(rng.integers(2**31)))))
+
+
 # Where training images come from: drawn afresh in every step, (n, 3, S, S) in [0, 1].
-SOURCES: dict[str, Draw] = {"squares": _draw_squares}
+SOURCES: dict[str, Draw] = {"squares": _draw_squares, "portraits": _draw_portraits}
+# What counts more than its pixels, by source: (side, weight of each region, ...) -> (side, side) with mean 1.
+REGIONS: dict[str, Callable[..., Tensor]] = {"portraits": portraits.region_weight}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,9 @@ class Recipe:
     encoder_steps: int = 0  # first stage: encoder and a plain decoder, thrown away afterwards
     spare_latents: int = 0  # first stage: a second code, thrown away too, for what the encoder cannot say (places)
     spare_view: str = "image"  # what the spare code sees: all, or the "silhouette" without colour
+    encoder_regions: tuple[float, ...] = ()  # first stage: weights of the source's regions; none: plain
+    pool: int = 40_000  # first stage of a principal encoder: images that are drawn once
+    flatness: float = 0.0  # and how much a bent decoder costs, see `PrincipalStage`
     encoder_batch: int = 64
     encoder_rate: float = 2e-3
     steps: int = 4000  # of the U-Net; of all, if end to end
@@ -42,6 +51,7 @@ class Recipe:
     ema: float = 0.998
     level_power: float = 0.0  # density of time steps proportional to t^power
     hold: float = 0.4  # share of the steps before the learning rate falls
+    regions: tuple[float, ...] = ()  # weights of the source's regions in the U-Net's loss
     half: bool = True  # bfloat16 where that is safe
 
     def __post_init__(self) -> None:
@@ -64,6 +74,11 @@ class Recipe:
             raise BadInput(f"the recipe cannot be read: {error}", "recipe") from None
 
 
+def pixel_weight(recipe: Recipe, regions: tuple[float, ...], side: int) -> Tensor:
+    """Weight of each pixel's squared error, (side, side); 1 where no region counts more."""
+    return REGIONS[recipe.source](side, *regions) if regions else torch.ones(side, side)
+
+
 @dataclass(frozen=True, slots=True)
 class HeadRecipe:
     """An additive model: the rows it is fitted to, the autoencoder that codes their images, how it is fitted."""
@@ -84,6 +99,32 @@ HEADS: dict[str, HeadRecipe] = {
     "squares-tied": HeadRecipe("squares-tied", "squares-dae"),
 }
 RECIPES: dict[str, Recipe] = {
+    # As many latents as hosts have attributes: with more, half-way codes show cross-fades instead of half a smile.
+    "hosts-dae": Recipe(
+        source="portraits",
+        network={
+            "side": 64,
+            "n_latents": 10,
+            "encoder": "principal",
+            "encoder_options": {"components": 256, "hidden": 256},
+            "widths": [64, 128],
+            "unshuffle": 4,
+            "code_map": 48,
+            "prediction": "sample",
+            "spacing": "trailing",
+            "steps": 5,
+        },
+        code_noise=0.06,
+        encoder_steps=9000,
+        encoder_regions=(12.0, 3.0),
+        encoder_batch=128,
+        flatness=0.05,
+        steps=2200,
+        batch=16,
+        rate=1.2e-3,
+        level_power=1.0,
+        regions=(3.0, 2.0),
+    ),
     "squares-dae": Recipe(
         source="squares",
         network={

@@ -19,12 +19,13 @@ from backend.additive_image import recipes
 from backend.additive_image.data import make_dataset
 from backend.additive_image.fitted import encode_rows, pack
 from backend.additive_image.nam import fit_head
+from backend.additive_image.principal import PrincipalStage
 from backend.additive_image.recipes import HEADS, SOURCES, HeadRecipe, Recipe
 from backend.catalog import AUTOENCODERS
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, ModelFault
 from backend.models.autoencoders import load_autoencoder
-from backend.models.diffusion_autoencoder import N_TIMESTEPS, DiffusionAutoencoder, FlatEncoder
+from backend.models.diffusion_autoencoder import N_TIMESTEPS, DiffusionAutoencoder, FlatEncoder, PrincipalEncoder
 from backend.training import (
     WEIGHTS,
     describe_machine,
@@ -202,11 +203,20 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = DiffusionAutoencoder(**recipe.network).to(device)
-            self.sketcher = _Sketcher(self.model, recipe.spare_latents, recipe.spare_view).to(device)
+            self.sketcher = self._make_sketcher().to(device)
         self.stage = "encoder" if recipe.encoder_steps else "decoder"
         self.step, self.elapsed_s, self.loss = 0, 0.0, 0.0
+        self.weight = recipes.pixel_weight(recipe, recipe.regions, self.model.side).to(device)
         self._set_optimizer()
         self._resume()
+        if self.stage == "encoder" and isinstance(self.sketcher, PrincipalStage):
+            weight = recipes.pixel_weight(recipe, recipe.encoder_regions, self.model.side)
+            self.sketcher.prepare(self.model.encoder, self.draw, seed, recipe.pool, weight)
+
+    def _make_sketcher(self) -> nn.Module:
+        if isinstance(self.model.encoder, PrincipalEncoder):
+            return PrincipalStage(self.model, self.recipe.flatness)
+        return _Sketcher(self.model, self.recipe.spare_latents, self.recipe.spare_view)
 
     # ------------------------------------------------------------- steps
     def fit(self, on_step: OnStep) -> None:
@@ -244,6 +254,8 @@ class _Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half)
 
     def _encoder_loss(self) -> Tensor:
+        if isinstance(self.sketcher, PrincipalStage):
+            return self.sketcher.loss(self.model, self.recipe.encoder_batch, self.recipe.code_noise, self.generator)
         images = self._batch(self.recipe.encoder_batch)
         codes = self.sketcher.full_code(self.model.encode(images), images)
         return (self.sketcher(codes + self.recipe.code_noise * self._noise_like(codes)) - images).square().mean()
@@ -254,9 +266,10 @@ class _Run:
         levels = (levels * N_TIMESTEPS).long().clamp_max(N_TIMESTEPS - 1).to(self.device)
         noise = self._noise_like(images)
         with self._half():
-            codes = self.model.encode(images).float()
+            with torch.autocast(self.device.type, enabled=self.recipe.half and not self.recipe.encoder_steps):
+                codes = self.model.encode(images).float()  # a frozen encoder is cheap enough for full precision
             codes = codes + self.recipe.code_noise * self._noise_like(codes)
-            return self.model.denoising_error(images, codes, levels, noise).mean()
+            return (self.weight * self.model.denoising_error(images, codes, levels, noise)).mean()
 
     def _descend(self, loss: Tensor) -> float:
         peak = self.recipe.encoder_rate if self.stage == "encoder" else self.recipe.rate

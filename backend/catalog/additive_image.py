@@ -134,6 +134,9 @@ def _autoencoder(key: str, title: str, side: int, summary: str) -> ModelSpec:
 AUTOENCODERS: dict[str, ModelSpec] = {
     spec.key: spec
     for spec in (
+        _autoencoder(
+            "hosts-dae", "Hosts", 64, "z_sem says all that a portrait shows, in as many latents as attributes."
+        ),
         _autoencoder("squares-dae", "Squares", 32, "z_sem says all that is in the picture; x_T says nothing."),
         _autoencoder("colours-dae", "Colours", 32, "z_sem says hue, size and ground; x_T says where the square is."),
     )
