@@ -146,3 +146,29 @@ def test_randomisation_goes_through_the_explained_tower_only(service, image_id, 
 def test_randomisation_needs_one_modality(service, image_id):
     with pytest.raises(BadInput, match="one modality"):
         service.run(PairRandomisationRequest(PairMapRequest(image_id, REPORT)))
+
+
+# ----------------------------------------------------------------- odd but valid input
+@pytest.mark.parametrize("pixels", [np.ones((40, 40)), np.zeros((40, 40)), np.ones((2, 2)), np.eye(3)])
+@pytest.mark.parametrize("key", ["m2ib", "m2ib-contrast", "kernel-shap", "chefer", "saliency"])
+def test_blank_and_tiny_pictures_have_maps_of_numbers(service, pixels, key):
+    image_id = service.put_image(encode_png(pixels)).id
+    result = service.run(PairMapRequest(image_id, "the", key, modality="image"))
+    assert np.isfinite(result.arrays["image_map"]).all()
+
+
+def test_what_the_model_does_not_read_is_told(service, image_id):
+    text = "No effusion in the left lung. " * 20
+    result = service.run(PairMapRequest(image_id, text, modality="text"))
+    assert result.values["n_cut"] > 0 and 0 < result.values["read_end"] < len(text)
+    assert any("cut off" in note for note in result.provenance.notes)
+
+
+@pytest.mark.parametrize(
+    "text", ["<b>nodule</b> **left**", "nodule\x00 \x07left", "Nodule 🙂 im linken Lungenflügel", "the in a"]
+)
+def test_odd_texts_are_texts_like_any_other(service, image_id, text):
+    result = service.run(PairMapRequest(image_id, text, modality="text"))
+    shown = result.values["text"]
+    assert shown == text and np.isfinite(result.arrays["word_map"]).all()
+    assert all(shown[w["start"] : w["end"]] == w["text"] for w in result.values["words"])

@@ -258,6 +258,7 @@ def _about(scene: Scene, row: int, spec: MethodSpec) -> Answer:
             for k, word in enumerate(tokenized.words)
         ],
         "n_cut": tokenized.n_cut,
+        "read_end": tokenized.words[-1].end,  # what stands behind it in the text, the model never saw
         "settings": {},
     }
     return Answer({}, values, {}, ())
