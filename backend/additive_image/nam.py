@@ -32,7 +32,7 @@ class HeadSettings:
     activation: Activation = "exu"  # the only one here that recovers a step as well as curves
     hidden: int = 64  # units of both layers, for each column
     slopes: tuple[float, float] = (1.0, 24.0)  # of first-layer units at the start; steep ones can make a step
-    image_widths: tuple[int, int] = (96, 48)
+    image_widths: tuple[int, ...] = (96, 48)
     members: int = 5
     epochs: int = 50
     batch: int = 256

@@ -91,12 +91,18 @@ class HeadRecipe:
         return dataclasses.asdict(self)
 
 
+# A code of several entangled latents needs a deep image network and many steps: R2 of its effect .991 instead of .942.
+_DEEP = HeadSettings(image_widths=(128, 128, 128), epochs=80, batch=128, weight_decay=0.0)
 HEADS: dict[str, HeadRecipe] = {
-    "squares": HeadRecipe("squares", "squares-dae"),
+    "squares": HeadRecipe("squares", "squares-dae", _DEEP),
     "colours": HeadRecipe("colours", "colours-dae"),
-    "squares-bernoulli": HeadRecipe("squares-bernoulli", "squares-dae", HeadSettings(epochs=12)),
-    "squares-poisson": HeadRecipe("squares-poisson", "squares-dae", HeadSettings(epochs=25)),
-    "squares-tied": HeadRecipe("squares-tied", "squares-dae"),
+    "squares-bernoulli": HeadRecipe(
+        "squares-bernoulli", "squares-dae", dataclasses.replace(_DEEP, epochs=15, batch=256, members=3)
+    ),
+    "squares-poisson": HeadRecipe(
+        "squares-poisson", "squares-dae", dataclasses.replace(_DEEP, epochs=25, batch=256, members=3)
+    ),
+    "squares-tied": HeadRecipe("squares-tied", "squares-dae", _DEEP),
 }
 RECIPES: dict[str, Recipe] = {
     # As many latents as hosts have attributes: with more, half-way codes show cross-fades instead of half a smile.

@@ -67,9 +67,15 @@ def train_autoencoder(
     recipe = recipe or recipes.RECIPES[name]
     run = _Run(name, seed, recipe, torch.device(device), None if checkpoint is None else Path(checkpoint))
     run.fit(on_step)
-    key = weights_key(name, seed)
-    card = {
-        "key": key,
+    card = write_weights(folder, weights_key(name, seed), half_precision(run.average_state()), _card(run, name, seed))
+    forget_checkpoint(run.checkpoint)
+    return card
+
+
+def _card(run: "_Run", name: str, seed: int) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "key": weights_key(name, seed),
         "architecture": "prism:diffusion-autoencoder",
         "task": "diffusion_autoencoder",
         "data": f"{recipe.source} drawn by Prism, fresh ones in every step; no labels",
@@ -78,7 +84,7 @@ def train_autoencoder(
         "seed": seed,
         "command": f"python -m backend train {name}" + (f" --seed {seed}" if seed else ""),
         "machine": describe_machine(run.device),
-        "training_s": round(run.elapsed_s, 1),
+        "training_cpu_s": round(run.elapsed_s, 1),
         "parameters": {
             "encoder": sum(p.numel() for p in run.model.encoder.parameters()),
             "all": sum(p.numel() for p in run.model.parameters()),
@@ -86,9 +92,6 @@ def train_autoencoder(
         "training_loss": run.loss,
         "licence": LICENCE,
     }
-    card = write_weights(folder, key, half_precision(run.average_state()), card)
-    forget_checkpoint(run.checkpoint)
-    return card
 
 
 def train_head(
@@ -106,7 +109,7 @@ def train_head(
     Raises: NotAvailable: the autoencoder has no weights there; ModelFault: the fit diverged.
     """
     recipe = recipe or HEADS[name]
-    device, started = torch.device(device), time.perf_counter()
+    device, started = torch.device(device), time.process_time()
     dataset = make_dataset(recipe.data, seed=seed)
     loaded = load_autoencoder(AUTOENCODERS[recipe.autoencoder], Path(folder), device, torch.float32)
     codes = encode_rows(loaded.module, dataset, slice(None))
@@ -130,7 +133,7 @@ def train_head(
         "seed": seed,
         "command": f"python -m backend train {name}" + (f" --seed {seed}" if seed else ""),
         "machine": describe_machine(device),
-        "training_s": round(time.perf_counter() - started, 1),
+        "training_cpu_s": round(time.process_time() - started, 1),
         "parameters": sum(p.numel() for p in head.parameters()),
         "licence": LICENCE,
     }
@@ -223,7 +226,7 @@ class _Run:
         """Train what is left."""
         total = self.recipe.encoder_steps + self.recipe.steps
         while self.stage != "done":
-            started = time.perf_counter()
+            started = time.process_time()
             error = self._encoder_loss() if self.stage == "encoder" else self._decoder_loss()
             value = self._descend(error)
             if not math.isfinite(value):
@@ -232,7 +235,7 @@ class _Run:
             self.step += 1
             if self.step >= self._stage_steps():
                 self._next_stage()
-            self.elapsed_s += time.perf_counter() - started
+            self.elapsed_s += time.process_time() - started
             if on_step is not None:
                 done = self.step + (self.recipe.encoder_steps if self.stage == "decoder" else 0)
                 on_step(Step(total if self.stage == "done" else done, total, f"{self.stage}, loss {self.loss:.5f}"))
