@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def weights_key(name: str, seed: int) -> str:
     ('digits-gap', 'digits-gap-seed3')
     """
     return name if seed == 0 else f"{name}-seed{seed}"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on several threads, and beside other work many times so (nine times, measured)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_machine(device: torch.device) -> str:

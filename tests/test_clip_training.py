@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from backend import training
 from backend.errors import BadInput, Cancelled, NotAvailable
 from backend.image_text import corpus as corpora
 from backend.image_text import data, examples, judge, train
@@ -208,6 +210,29 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, folder, monkeypatch):
         train_small(tmp_path, folder, checkpoint=checkpoint, on_step=interrupt)
     with pytest.raises(BadInput, match="another run"):
         train_small(tmp_path, folder, checkpoint=checkpoint, seed=3)
+
+
+def test_the_training_job_makes_pictures_trains_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRISM_HOME", str(tmp_path))
+    monkeypatch.setattr(train, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(train, "KEEP_EVERY", 2)
+    monkeypatch.setitem(train.RECIPES, "cxr-clip", SMALL)
+    monkeypatch.setattr(data, "DataRecipe", lambda: PICTURES)
+    monkeypatch.setattr(data.make, "__defaults__", (*data.make.__defaults__[:3], phantoms.chest, (0, 1)))
+    steps = []
+
+    def on_step(step):
+        steps.append(step)
+        if step.total == 8 and step.done == 5 and len(steps) < 10:
+            raise Cancelled
+
+    context = SimpleNamespace(folder=tmp_path / "job", on_step=on_step)
+    with pytest.raises(Cancelled):
+        training.job({"name": "cxr-clip", "seed": 0}, context)
+    card = training.job({"name": "cxr-clip", "seed": 0}, context)
+    assert [step.total for step in steps[:3]] == [3, 3, 3]  # pictures first
+    assert [step.done for step in steps if step.total == 8] == [1, 2, 3, 4, 5, 5, 6, 7, 8]
+    assert card["sha256"] == clip.load_trained("cxr-clip", tmp_path / "weights").digest
 
 
 def test_an_unknown_name_is_told():

@@ -34,6 +34,7 @@ from backend.training import (
     find_checkpoint,
     forget_checkpoint,
     keep_checkpoint,
+    one_thread,
     weights_key,
     write_weights,
 )
@@ -459,5 +460,6 @@ def job(args: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """`train` as a job: goes on from its checkpoint. `context` is a `backend.jobs.JobContext`."""
     from backend.runtime import choose_device
 
-    checkpoint = context.folder / "checkpoint.pt"
-    return train(args["name"], args["seed"], context.on_step, checkpoint, choose_device())
+    with one_thread():
+        checkpoint = context.folder / "checkpoint.pt"
+        return train(args["name"], args["seed"], context.on_step, checkpoint, choose_device(), WEIGHTS)
