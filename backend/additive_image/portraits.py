@@ -45,7 +45,7 @@ ATTRIBUTES = (
     Attribute("glasses", 0.0, 1.0, "a frame with tinted lenses", share=0.4),
     Attribute("skin", 0.0, 1.0, "from light to dark"),
     Attribute("hair", 0.0, 1.0, "black, brown, auburn, blond"),
-    Attribute("length", 0.0, 1.0, "of the hair, from the ears to below the shoulders"),
+    Attribute("length", 0.0, 1.0, "of the hair, from the ears to the shoulders"),
     Attribute("background", 0.0, 1.0, "mint, sky, lavender, rose; the clothes go with it"),
     Attribute("x", -1.0, 1.0, "place of the face, to the right"),
     Attribute("y", -1.0, 1.0, "place of the face, downwards"),
@@ -273,7 +273,7 @@ def _wall(background: Tensor, side: int) -> Tensor:
 
 def _paint_back(canvas: _Canvas, host: _Host) -> None:
     """Hair behind the head, neck and shoulders."""
-    bottom = 2.0 + 26.0 * host.length
+    bottom = 5.0 + 14.0 * host.length
     spread = host.half_width + 1.6 + 2.4 * host.length
 
     def mane(x: Tensor, y: Tensor) -> Tensor:
@@ -374,7 +374,7 @@ def _paint_fringe(canvas: _Canvas, host: _Host) -> None:
     canvas.paint((-22, -26, 22, 0), cap, host.hair)
     shine = lambda x, y: _bow(x + 3.0, y + 19.6, 9.0, -2.0, 1.6, 0.6)  # noqa: E731
     canvas.paint((-14, -24, 8, -16), shine, host.hair_light, 0.8, blur=1.6)
-    reach = (11.0 * host.length).clamp(max=8.5)  # half the locks' growth; they end at the chin
+    reach = 1.0 + 7.0 * host.length  # half of what the locks grow by; they end at the chin
     lock = lambda x, y: _ellipse(x.abs() - host.half_width - 0.6, y + 7.4 - reach, 2.9, 5.5 + reach)  # noqa: E731
     canvas.paint((-23, -15, 23, 16), lock, host.temples)
 
