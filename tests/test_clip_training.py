@@ -488,3 +488,17 @@ def test_the_shipped_model_knows_the_shipped_examples():
         scores = (embedded @ prompt).numpy()
         ordered += list((scores[present][:, None] > scores[~present]).ravel())
     assert np.mean(ordered) > 0.85
+
+
+def test_present_and_absent_by_the_calibrated_thresholds():
+    pair = clip.load_trained("cxr-clip", WEIGHTS)
+    said, true = [], []
+    for example in examples.example_radiographs():
+        pixels = np.asarray(Image.open(examples.FOLDER / example.image))[None]
+        answers = judge.answer(pair, judge.embed_pixels(pair, pixels)[0])
+        assert [a.kind for a in answers] == list(KINDS)
+        said += [a.is_present for a in answers]
+        true += [any(found.kind == a.kind for found in example.findings) for a in answers]
+    assert balanced_accuracy_score(true, said) > 0.8
+    with pytest.raises(BadInput, match="no calibrated thresholds"):
+        judge.answer(small_pair(), torch.zeros(16))

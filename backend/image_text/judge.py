@@ -5,6 +5,7 @@ saw. The threshold between present and absent is chosen on validation pictures a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
+from backend.errors import BadInput
 from backend.image_text.data import Radiographs
 from backend.models.clip import ImageTextPair
 from backend.radiographs import reports
@@ -95,11 +97,43 @@ def retrieval(pair: ImageTextPair, pictures: Radiographs, embedded: Tensor) -> d
     return {"own_report_first": _round(np.mean(own)), "same_findings_first": _round(np.mean(alike))}
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a picture has a finding: cosine and threshold, and how often such an answer was right in the test."""
+
+    kind: str
+    score: float
+    threshold: float
+    balanced_accuracy: float
+
+    @property
+    def is_present(self) -> bool:
+        return self.score > self.threshold
+
+
+def answer(pair: ImageTextPair, picture: Tensor) -> list[Answer]:
+    """Every finding that the model's card has a threshold for, in the card's order.
+
+    Args: picture: its unit vector, (E,) on the CPU.
+    Raises: BadInput: the model's card holds no thresholds.
+    """
+    judged = pair.card.get("judged", {}).get("findings")
+    if not judged:
+        raise BadInput(f"{pair.key} has no calibrated thresholds", "model")
+    found = []
+    for kind, row in judged.items():
+        prompt = mean_prompt(embed_prompts(pair, reports.statements(kind, PHRASING)))
+        found.append(Answer(kind, float(picture @ prompt), row["threshold"], row["balanced_accuracy"]))
+    return found
+
+
 # ----------------------------------------------------------------- parts
 @torch.no_grad()
 def embed_pixels(pair: ImageTextPair, pixels: np.ndarray, batch: int = 128) -> Tensor:
     """Unit vectors of grey pictures, (N, S, S) uint8 -> (N, E) on the CPU."""
-    parts = [torch.from_numpy(pixels[k : k + batch, None]).float() / 255 for k in range(0, len(pixels), batch)]
+    parts = [
+        torch.from_numpy(np.array(pixels[k : k + batch, None])).float() / 255 for k in range(0, len(pixels), batch)
+    ]
     return torch.cat([pair.embed_images(part).float().cpu() for part in parts])
 
 
