@@ -12,6 +12,8 @@ from backend.additive_image import data, peers
 from backend.additive_image.data import Squares
 from backend.additive_image.directions import attribute_effects
 from backend.additive_image.fitted import FittedModel, load_fitted, to_images
+from backend.additive_image.host_figures import BARS as HOST_BARS
+from backend.additive_image.host_figures import host_figures
 from backend.additive_image.measure import MEASURES, measure_path, to_pixels
 from backend.catalog import AUTOENCODERS, NAIMS
 from backend.contracts import OnStep, Step
@@ -67,12 +69,16 @@ def evaluate(
     figures["below_ceiling"] = figures["ceiling"] - figures["score"]
     figures["reconstruction"] = reconstruction(loaded.module, model, seed)
     tell(8, "reconstruction measured")
-    figures["paths"] = paths(loaded.module, model, seed)
-    tell(9, "paths measured")
     rows = attribute_effects(model, torch.Generator().manual_seed(seed))
     figures["attribute_effects"] = [dataclasses.asdict(row) for row in rows]
-    tell(10, "attribute effects measured")
-    bars = {} if key.endswith("-tied") else BARS[model.dataset.link]
+    tell(9, "attribute effects measured")
+    is_hosts = model.dataset.name.startswith("hosts")
+    if is_hosts:
+        figures |= host_figures(loaded.module, model, rows, seed=seed)
+    else:
+        figures["paths"] = paths(loaded.module, model, seed)
+    tell(10, "paths measured")
+    bars = {} if key.endswith("-tied") else HOST_BARS if is_hosts else BARS[model.dataset.link]
     return {
         "family": "additive_image",
         "model": key,
@@ -113,7 +119,7 @@ def reconstruction(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: 
     found["x_T_sd"] = float(inverted.std())
     found["mean_image"] = float((images.mean(0) - images).square().mean())
     measure = MEASURES.get(model.dataset.name.split("-")[0])
-    if measure is not None:
+    if measure is not None and "hue" in model.dataset.attributes:
         seen, swapped = measure(to_pixels(images)), measure(to_pixels(autoencoder.decode(codes, inverted.roll(1, 0))))
         found["place_follows_x_T"] = float(np.corrcoef(swapped["x"], np.roll(seen["x"], 1))[0, 1])
         found["hue_follows_z"] = float(np.corrcoef(swapped["hue"], seen["hue"])[0, 1])

@@ -51,7 +51,7 @@ def effect_r2(learned: np.ndarray, truth: np.ndarray) -> float:
     return float(1 - ((learned - truth) ** 2).sum() / (truth**2).sum())
 
 
-def effect_figures(head: AdditiveHead, dataset: Dataset, codes: Tensor) -> dict[str, dict[str, float]]:
+def effect_figures(head: AdditiveHead, dataset: Dataset, codes: Tensor) -> dict[str, dict[str, float | None]]:
     """R2 and mean squared error of each term against its true effect on rows, by term; {} where nobody knows it."""
     found = head.terms(torch.from_numpy(dataset.table).to(codes.device), codes).value.cpu().numpy()
     figures = {}
@@ -60,7 +60,9 @@ def effect_figures(head: AdditiveHead, dataset: Dataset, codes: Tensor) -> dict[
             continue
         truth = dataset.effects[name] - dataset.effects[name].mean()
         learned = found[:, k] - found[:, k].mean()
-        figures[name] = {"r2": effect_r2(learned, truth), "mse": float(((learned - truth) ** 2).mean())}
+        is_still = np.ptp(truth) < 1e-9  # a column without effect: there is no share of it to find
+        r2 = None if is_still else effect_r2(learned, truth)
+        figures[name] = {"r2": r2, "mse": float(((learned - truth) ** 2).mean())}
     return figures
 
 
