@@ -72,11 +72,10 @@ def _print_json(value: Any) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from backend.catalog import DECODER_KINDS, METHODS_OF
-    from backend.describe import describe_decoder, describe_method
+    from backend.catalog import ROWS_OF
+    from backend.describe import describe_method
 
-    rows = [describe_method(spec) for methods in METHODS_OF.values() for spec in methods.values()]
-    rows += [describe_decoder(spec) for spec in DECODER_KINDS.values()]
+    rows = [describe_method(spec) for specs in ROWS_OF.values() for spec in specs.values()]
     if arguments.json:
         return _print_json(rows)
     for row in rows:
@@ -84,12 +83,12 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from backend.catalog import DECODERS, PAIRS
+    from backend.catalog import AUTOENCODERS, DECODERS, NAIMS, PAIRS
     from backend.describe import describe_model
     from backend.service import ModelStatus, local_service
 
     service = local_service()
-    others = [*DECODERS.values(), *PAIRS.values()]
+    others = [row for rows in (DECODERS, PAIRS, NAIMS, AUTOENCODERS) for row in rows.values()]
     unloaded = [ModelStatus(spec, False, 0, "") for spec in others]  # a fresh process has loaded none
     rows = [describe_model(status) for status in [*service.models(), *unloaded]]
     if arguments.json:

@@ -3,21 +3,18 @@
 import dataclasses
 from typing import Any
 
-from backend.catalog import DecoderSpec, MethodSpec
+from backend.catalog import KindSpec, MethodSpec
 from backend.service import ModelStatus
 
 
-def describe_method(spec: MethodSpec) -> dict[str, Any]:
-    """A method's row as JSON, its parameters with type, range and default."""
+def describe_method(spec: MethodSpec | KindSpec) -> dict[str, Any]:
+    """A method's row as JSON, its parameters with type, range and default; a kind of model goes by its family."""
     row = dataclasses.asdict(spec)
+    if isinstance(spec, KindSpec):
+        return {**row, "group": {"additive_decoding": "decoder", "additive_image": "additive model"}[spec.family]}
     row["needs"] = sorted(spec.needs)
     del row["implementation"]
     return row
-
-
-def describe_decoder(spec: DecoderSpec) -> dict[str, Any]:
-    """A kind of decoder's row as JSON, with the names that a method's row has for the same things."""
-    return {**dataclasses.asdict(spec), "group": "decoder"}
 
 
 def describe_model(status: ModelStatus) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What each method answers, drawn from the catalogue."""
+"""What each page answers and what it compares, drawn from the catalogue."""
 
 import streamlit as st
 
-from backend.catalog import FAMILIES, METHODS
+from backend.catalog import FAMILIES, ROWS_OF
 
 st.title("Prism")
 st.markdown(
@@ -14,12 +14,7 @@ for family in FAMILIES.values():
         st.subheader(family.title)
         st.markdown(family.question)
         st.page_link(family.page, label=f"Open {family.title}", icon=family.icon)
-
-st.subheader("Methods")
-groups: dict[str, list] = {}
-for spec in METHODS.values():
-    groups.setdefault(spec.group, []).append(spec)
-for group, specs in groups.items():
-    st.markdown(f"**{group.capitalize()}**")
-    for spec in specs:
-        st.markdown(f"- **{spec.title}**: {spec.summary} *{spec.source}*")
+        rows = ROWS_OF[family.key].values()
+        with st.expander(f"What it compares ({len(rows)})"):
+            for spec in rows:
+                st.markdown(f"- **{spec.title}**: {spec.summary} *{spec.source}*")

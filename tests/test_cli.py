@@ -12,7 +12,7 @@ import pytest
 
 from backend import jobs
 from backend.__main__ import main
-from backend.catalog import DECODER_KINDS, DECODERS, METHODS_OF, PAIRS
+from backend.catalog import DECODERS, NAIMS, PAIRS, ROWS_OF
 from backend.contracts import Result
 from backend.images import encode_png
 
@@ -76,14 +76,14 @@ def test_the_module_runs_as_a_program(tmp_path):
 
 def test_methods_are_listed(prism):
     rows = json.loads(prism("methods", "--json").stdout)
-    assert [row["key"] for row in rows] == [*(key for keys in METHODS_OF.values() for key in keys), *DECODER_KINDS]
+    assert [row["key"] for row in rows] == [key for specs in ROWS_OF.values() for key in specs]
     assert {"name", "kind", "default", "low", "high", "help"} <= rows[0]["params"][0].keys()
 
 
 def test_models_are_listed(prism):
     rows = {row["key"]: row for row in json.loads(prism("models", "--json").stdout)}
     assert {row["source"] for row in rows.values()} >= {"embedded", "hub"}
-    assert rows["balls-l-additive"]["task"] == "additive_decoding" and rows.keys() >= DECODERS.keys() | PAIRS.keys()
+    assert rows["balls-l-additive"]["task"] == "additive_decoding" and rows.keys() >= {*DECODERS, *PAIRS, *NAIMS}
 
 
 def test_run_writes_a_result_that_comes_back(prism, digit):

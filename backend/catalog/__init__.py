@@ -4,11 +4,13 @@ Adding a method is one module and one `MethodSpec`; adding a shipped model is on
 `ModelSpec`. Each family's rows lie in a module of their own. Importing this module loads no torch.
 """
 
-from backend.catalog.additive_decoding import DECODER_KINDS, DECODERS, DecoderSpec
-from backend.catalog.additive_image import AUTOENCODERS, IMAGE_MODELS, NAIMS, STOCHASTIC_CODES, ImageModelSpec
+from collections.abc import Mapping
+
+from backend.catalog.additive_decoding import DECODER_KINDS, DECODERS
+from backend.catalog.additive_image import AUTOENCODERS, IMAGE_MODELS, NAIMS, STOCHASTIC_CODES
 from backend.catalog.image_text import PAIR_METHODS, PAIRS
 from backend.catalog.path_attribution import BASELINES, EMBEDDED, EXAMPLES, HUB, METHODS, check_baseline
-from backend.catalog.specs import ExampleSpec, FamilySpec, MethodSpec, ModelSpec, ParamSpec
+from backend.catalog.specs import ExampleSpec, FamilySpec, KindSpec, MethodSpec, ModelSpec, ParamSpec
 from backend.errors import BadInput
 
 FAMILIES: dict[str, FamilySpec] = {
@@ -28,6 +30,14 @@ FAMILIES: dict[str, FamilySpec] = {
         url_path="additive-image-model",
         icon=":material/animated_images:",
     ),
+    "image_text": FamilySpec(
+        key="image_text",
+        title="Image and text",
+        question="Where in the image does the model find each sentence, and which words carry it?",
+        page="image_text.py",
+        url_path="image-text",
+        icon=":material/image_search:",
+    ),
     "additive_decoding": FamilySpec(
         key="additive_decoding",
         title="Additive decoders",
@@ -41,6 +51,13 @@ FAMILIES: dict[str, FamilySpec] = {
 
 # The rows of each family's methods; a key may mean another method in another family.
 METHODS_OF: dict[str, dict[str, MethodSpec]] = {"path_attribution": METHODS, "image_text": PAIR_METHODS}
+
+# What each family compares: methods, or kinds of models.
+ROWS_OF: dict[str, Mapping[str, MethodSpec | KindSpec]] = {
+    **METHODS_OF,
+    "additive_image": IMAGE_MODELS,
+    "additive_decoding": DECODER_KINDS,
+}
 
 
 def method(key: str, family: str = "path_attribution") -> MethodSpec:
@@ -69,10 +86,6 @@ def examples_for(spec: ModelSpec) -> tuple[ExampleSpec, ...]:
 
 __all__ = [
     "AUTOENCODERS",
-    "IMAGE_MODELS",
-    "NAIMS",
-    "STOCHASTIC_CODES",
-    "ImageModelSpec",
     "BASELINES",
     "DECODERS",
     "DECODER_KINDS",
@@ -80,13 +93,17 @@ __all__ = [
     "EXAMPLES",
     "FAMILIES",
     "HUB",
+    "IMAGE_MODELS",
     "METHODS",
     "METHODS_OF",
+    "NAIMS",
     "PAIRS",
     "PAIR_METHODS",
-    "DecoderSpec",
+    "ROWS_OF",
+    "STOCHASTIC_CODES",
     "ExampleSpec",
     "FamilySpec",
+    "KindSpec",
     "MethodSpec",
     "ModelSpec",
     "ParamSpec",

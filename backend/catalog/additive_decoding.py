@@ -1,40 +1,8 @@
 """Kinds of decoders, and the autoencoders of scenes that ship."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import functools
 
-from backend.catalog.specs import ModelSpec, ParamSpec
-from backend.contracts import Params
-from backend.errors import BadInput
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderSpec:
-    """A kind of decoder as data: how blocks of latents become one image."""
-
-    key: str
-    title: str
-    source: str
-    summary: str
-    equation: str  # LaTeX
-    limits: str
-    params: tuple[ParamSpec, ...] = ()
-    family: str = "additive_decoding"
-
-    def complete_params(self, given: Params | Mapping[str, Any]) -> Params:
-        """All parameters, checked, defaults filled in, sorted.
-
-        Raises: BadInput: an unknown name, a wrong type or a value out of range.
-        """
-        values, known = dict(given), {spec.name: spec for spec in self.params}
-        for name in values:
-            if name not in known:
-                raise BadInput(f"{self.key} has no parameter {name!r}; it has {', '.join(known)}", name)
-        return tuple(
-            (name, known[name].check(values[name]) if name in values else known[name].default) for name in sorted(known)
-        )
-
+from backend.catalog.specs import KindSpec, ModelSpec, ParamSpec
 
 _GRID_PARAMS = (
     ParamSpec(
@@ -61,10 +29,11 @@ _GRID_PARAMS = (
     ParamSpec("column_block", "Block across", "B_2", "int", 1, "Which block varies along a row.", low=0, high=3),
 )
 _LACHAPELLE = "Lachapelle et al., Additive Decoders for Latent Variables Identification, arXiv:2307.02598"
-DECODER_KINDS: dict[str, DecoderSpec] = {
+_kind = functools.partial(KindSpec, family="additive_decoding")
+DECODER_KINDS: dict[str, KindSpec] = {
     spec.key: spec
     for spec in (
-        DecoderSpec(
+        _kind(
             "additive",
             "Additive decoder",
             _LACHAPELLE,
@@ -73,7 +42,7 @@ DECODER_KINDS: dict[str, DecoderSpec] = {
             "Objects that hide each other are no sum; a linear truth leaves blocks undetermined.",
             _GRID_PARAMS,
         ),
-        DecoderSpec(
+        _kind(
             "non-additive",
             "Plain decoder",
             _LACHAPELLE,
@@ -82,7 +51,7 @@ DECODER_KINDS: dict[str, DecoderSpec] = {
             "Nothing ties a latent to an object, and nothing says what unseen combinations look like.",
             _GRID_PARAMS,
         ),
-        DecoderSpec(
+        _kind(
             "masked",
             "Masked decoder",
             "softmax masks over blocks, as in Locatello et al., Slot Attention, arXiv:2006.15055",

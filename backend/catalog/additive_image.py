@@ -1,42 +1,10 @@
 """Additive models of table and image: what can be set, what they are compared with, and the models that ship."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import functools
 
-from backend.catalog.specs import ModelSpec, ParamSpec
-from backend.contracts import Params
-from backend.errors import BadInput
+from backend.catalog.specs import KindSpec, ModelSpec, ParamSpec
 
 FAMILY = "additive_image"
-
-
-@dataclass(frozen=True, slots=True)
-class ImageModelSpec:
-    """A kind of model of table and image as data."""
-
-    key: str
-    title: str
-    source: str
-    summary: str
-    equation: str  # LaTeX
-    limits: str
-    params: tuple[ParamSpec, ...] = ()
-    family: str = FAMILY
-
-    def complete_params(self, given: Params | Mapping[str, Any]) -> Params:
-        """All parameters, checked, defaults filled in, sorted.
-
-        Raises: BadInput: an unknown name, a wrong type or a value out of range.
-        """
-        values, known = dict(given), {spec.name: spec for spec in self.params}
-        for name in values:
-            if name not in known:
-                raise BadInput(f"{self.key} has no parameter {name!r}; it has {', '.join(known)}", name)
-        return tuple(
-            (name, known[name].check(values[name]) if name in values else known[name].default) for name in sorted(known)
-        )
-
 
 STOCHASTIC_CODES = ("own", "slerp", "first", "zero", "random")
 _PATH_PARAMS = (
@@ -74,10 +42,11 @@ _PATH_PARAMS = (
         advanced=True,
     ),
 )
-IMAGE_MODELS: dict[str, ImageModelSpec] = {
+_kind = functools.partial(KindSpec, family=FAMILY)
+IMAGE_MODELS: dict[str, KindSpec] = {
     spec.key: spec
     for spec in (
-        ImageModelSpec(
+        _kind(
             "naim",
             "Neural additive image model",
             "Neural Additive Image Model, arXiv:2405.02295",
@@ -87,7 +56,7 @@ IMAGE_MODELS: dict[str, ImageModelSpec] = {
             "out wrongly.",
             _PATH_PARAMS,
         ),
-        ImageModelSpec(
+        _kind(
             "table",
             "Table only",
             "Neural Additive Models, arXiv:2004.13912",
@@ -95,7 +64,7 @@ IMAGE_MODELS: dict[str, ImageModelSpec] = {
             r"g(E[y \mid x]) = \beta_0 + \sum_j f_j(x_j)",
             "Whatever the image says is noise to it.",
         ),
-        ImageModelSpec(
+        _kind(
             "ebm",
             "Explainable boosting machine",
             "Nori et al., InterpretML, arXiv:1909.09223",
@@ -103,7 +72,7 @@ IMAGE_MODELS: dict[str, ImageModelSpec] = {
             r"g(E[y \mid x]) = \beta_0 + \sum_j f_j(x_j)",
             "Sees the table only.",
         ),
-        ImageModelSpec(
+        _kind(
             "black-box",
             "Gradient boosting",
             "histogram gradient boosting of scikit-learn",

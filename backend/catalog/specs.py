@@ -60,26 +60,12 @@ class ParamSpec:
         return f"{kind} in {self.low:g}..{self.high:g}" + (" or null" if self.optional else "")
 
 
-@dataclass(frozen=True, slots=True)
-class MethodSpec:
-    """An attribution method as data."""
+class HasParams:
+    """What every row with parameters can do with those that were given."""
 
+    __slots__ = ()
     key: str
-    title: str
-    group: Literal["path", "gradient", "propagation", "activation", "perturbation", "region", "bottleneck"]
-    implementation: str  # "module:function", imported when first used
-    source: str
-    summary: str  # one sentence
-    equation: str  # LaTeX
-    limits: str  # what it cannot do, one sentence
-    params: tuple[ParamSpec, ...] = ()
-    signed: bool = True
-    unit: str = "logit"
-    complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
-    uses_baseline: bool = False
-    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head"
-    has_path: bool = False  # can the path player show the way it took?
-    family: str = "path_attribution"
+    params: tuple[ParamSpec, ...]
 
     def param(self, name: str) -> ParamSpec:
         for spec in self.params:
@@ -102,6 +88,42 @@ class MethodSpec:
                 for spec in self.params
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec(HasParams):
+    """An attribution method as data."""
+
+    key: str
+    title: str
+    group: Literal["path", "gradient", "propagation", "activation", "perturbation", "region", "bottleneck"]
+    implementation: str  # "module:function", imported when first used
+    source: str
+    summary: str  # one sentence
+    equation: str  # LaTeX
+    limits: str  # what it cannot do, one sentence
+    params: tuple[ParamSpec, ...] = ()
+    signed: bool = True
+    unit: str = "logit"
+    complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
+    uses_baseline: bool = False
+    needs: frozenset[str] = frozenset()  # "gradient", "spatial_layer", "gap_head"
+    has_path: bool = False  # can the path player show the way it took?
+    family: str = "path_attribution"
+
+
+@dataclass(frozen=True, slots=True)
+class KindSpec(HasParams):
+    """A kind of model as data, where a family compares models: of decoders, of models of table and image."""
+
+    key: str
+    title: str
+    source: str
+    summary: str
+    equation: str  # LaTeX
+    limits: str
+    params: tuple[ParamSpec, ...] = ()
+    family: str = ""
 
 
 Source = Literal["embedded", "hub", "local"]
