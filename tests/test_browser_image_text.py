@@ -88,7 +88,7 @@ def test_from_dicom_and_report_to_a_file_that_names_nobody(visitor, url, home):
 
     upload = {"name": "QUENTINA-7712.dcm", "mimeType": "application/dicom", "buffer": dicom()}
     visitor.locator("input[type=file]").first.set_input_files(upload)
-    expect(visitor.get_by_text("DICOM with 12 bits")).to_be_visible()
+    expect(visitor.get_by_text("DICOM, 12 bits")).to_be_visible()
     paste(visitor, REPORT)
 
     rows = visitor.locator("button.row")

@@ -211,20 +211,20 @@ def png(pixels: np.ndarray) -> bytes:
 def test_an_upload_is_used_without_its_name_and_a_refused_one_leaves_it_where_it_is(page):
     opened(page)
     radiograph = np.random.default_rng(0).integers(0, 255, (60, 60)).astype(np.uint8)
-    page.file_uploader(key="pairs.upload").upload("DOE_JOHN.png", png(radiograph), "image/png").run()
+    page.file_uploader(key="pairs.upload.0").upload("DOE_JOHN.png", png(radiograph), "image/png").run()
     assert not page.exception and page.query_params["example"] == "own"
     mine = page.session_state["pairs.picture"]
     assert "DOE" not in texts(page) and "DOE" not in repr(page.session_state["pairs.settings"])
-    page.file_uploader(key="pairs.upload").upload("bad.png", b"no picture", "image/png").run()
+    page.file_uploader(key="pairs.upload.1").upload("bad.png", b"no picture", "image/png").run()
     assert not page.exception and page.session_state["pairs.picture"] is mine
     assert "not a PNG" in texts(page)
 
 
 def test_a_text_file_is_read_and_a_refused_one_leaves_the_report(page):
     opened(page)
-    page.file_uploader(key="pairs.text_file").upload("report.txt", REPORT.encode("utf-16"), "text/plain").run()
+    page.file_uploader(key="pairs.text_file.0").upload("report.txt", REPORT.encode("utf-16"), "text/plain").run()
     assert page.session_state["pairs.report"].text == REPORT
-    page.file_uploader(key="pairs.text_file").upload("bad.txt", b"\x00\x01\x02", "text/plain").run()
+    page.file_uploader(key="pairs.text_file.1").upload("bad.txt", b"\x00\x01\x02", "text/plain").run()
     assert page.session_state["pairs.report"].text == REPORT and "not a text" in texts(page)
 
 

@@ -9,10 +9,10 @@ import streamlit as st
 
 from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest, PairRandomisationRequest, Result
-from backend.errors import PrismError
 from pages.pairs.board import Board
 from pages.pairs.evaluation import show_evaluation
 from pages.pairs.explained import Explained, of_pair
+from pages.pairs.inputs import PICTURE_TYPES, take_file
 from pages.pairs.material import Picture, example_picture, examples, upload_picture
 from pages.pairs.numbers import bottleneck_curves
 from pages.pairs.views import pixels
@@ -317,12 +317,15 @@ def _choose_other(board: Board) -> Picture | None:
     alts = {example.key: example_picture(example.key).alt for example in examples()}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         key = _one_of("pairs.other", "Image B", keys, alts.get) if keys else None
-    upload = st.file_uploader("Or your own image B", key="pairs.other_upload", help="Stays in memory, as image A does.")
-    if upload is not None:
-        try:
-            return upload_picture(upload.getvalue())
-        except PrismError as error:
-            refused(error.sentence)
+    own = take_file(
+        "pairs.other_upload", "Or your own image B", PICTURE_TYPES, upload_picture, "Stays in memory, as A."
+    )
+    if own is not None:
+        remember("pairs.other_own", own)
+    if recall("pairs.other_own") is not None:
+        if not st.toggle("Image B is my own", value=True, key="pairs.other_is_own"):
+            return None if key is None else example_picture(key)
+        return recall("pairs.other_own")
     return None if key is None else example_picture(key)
 
 

@@ -1,7 +1,9 @@
 """The controls of the image-text page: each returns a value that can be used, or says why it cannot."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import streamlit as st
 
@@ -24,7 +26,10 @@ from pages.pairs.material import (
 from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_query
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.gallery import gallery
-from pages.shared.session import escape, recall, remember, service
+from pages.shared.paste import paste_into
+from pages.shared.session import escape, forget, recall, remember, service
+
+Taken = TypeVar("Taken")
 
 SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
 MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai")
@@ -162,26 +167,41 @@ def _choose_picture(scene: Scene) -> Scene:
 
 
 def _take_upload() -> Picture | None:
-    upload = st.file_uploader(
+    """A picture that was chosen or pasted just now."""
+    paste_into(f"pairs.upload.{recall('pairs.upload.number', 0)}")
+    return take_file(
+        "pairs.upload",
         "Your own picture",
-        type=PICTURE_TYPES,
-        key="pairs.upload",
-        max_upload_size=LIMITS.max_upload_bytes // MIB,
-        help="PNG, JPEG, WebP, TIFF, BMP, or DICOM with one frame. It stays in this process's memory: it is never "
-        "written to disk, logged or put into a link. Of a DICOM only the pixels are kept.",
+        PICTURE_TYPES,
+        upload_picture,
+        "PNG, JPEG, WebP, TIFF, BMP, or DICOM with one frame; or paste one. It stays in this process's memory: it is "
+        "never written to disk, logged or put into a link. Of a DICOM only the pixels are kept.",
     )
-    if upload is None:
-        return None
-    if upload.file_id != recall("pairs.upload_seen"):
-        remember("pairs.upload_seen", upload.file_id)
-        remember("pairs.upload_refusal", "")
+
+
+def take_file(key: str, label: str, types: list[str], read: Callable[[bytes], Taken], help: str) -> Taken | None:
+    """What `read` made of a file that was chosen just now, once; the uploader is empty again after it.
+
+    So neither the file nor its name, which may be a patient's, stays on the page or in Streamlit's memory. A refusal
+    stands beside the control until the next file.
+    """
+    number = recall(f"{key}.number", 0)
+    upload = st.file_uploader(
+        label, type=types, key=f"{key}.{number}", max_upload_size=LIMITS.max_dicom_bytes // MIB, help=help
+    )
+    if upload is not None:
+        remember(f"{key}.number", number + 1)
+        remember(f"{key}.refusal", "")
         try:
-            return upload_picture(upload.getvalue())
+            remember(f"{key}.taken", read(upload.getvalue()))
         except PrismError as error:
-            remember("pairs.upload_refusal", error.sentence)
-    if recall("pairs.upload_refusal"):
-        refused(recall("pairs.upload_refusal"))
-    return None
+            remember(f"{key}.refusal", error.sentence)
+        st.rerun()
+    if recall(f"{key}.refusal"):
+        refused(recall(f"{key}.refusal"))
+    taken = recall(f"{key}.taken")
+    forget(f"{key}.taken")
+    return taken
 
 
 # ----------------------------------------------------------------- the report
@@ -205,8 +225,6 @@ def choose_report(settings: Settings, picture: Picture) -> ReportText:
             remember("pairs.sentence", first_shown(report))
         except BadInput as error:
             refused(f"{error.sentence}; the report before it is still shown")
-    if recall("pairs.text_refusal"):
-        refused(recall("pairs.text_refusal"))
     remember("pairs.report", report)
     if picture.example and report.example != picture.example:
         st.button(
@@ -247,21 +265,14 @@ def _use_report(report: ReportText) -> None:
 
 
 def _take_text_file() -> None:
-    upload = st.file_uploader(
-        "Report as a text file", type=["txt", "text", "md"], key="pairs.text_file", max_upload_size=2
-    )
-    if upload is None or upload.file_id == recall("pairs.text_seen"):
-        return
-    remember("pairs.text_seen", upload.file_id)
-    remember("pairs.text_refusal", "")
-    try:
-        text = read_text_file(upload.getvalue())
+    def read(data: bytes) -> str:
+        text = read_text_file(data)
         own_report(text)
-    except BadInput as error:
-        remember("pairs.text_refusal", error.sentence)
-    else:
+        return text
+
+    text = take_file("pairs.text_file", "Report as a text file", ["txt", "text", "md"], read, "Plain text, any layout.")
+    if text is not None:
         remember("pairs.text", text)
-        remember("pairs.sentence", 0)
 
 
 # ----------------------------------------------------------------- methods

@@ -55,17 +55,28 @@ class Picture:
 
     def pixels(self) -> np.ndarray:
         """The whole picture, (H, W, C) in [0, 1]."""
-        if self.data[128:132] == b"DICM":
-            from backend import dicom  # its reader is imported when the first such file comes
-
-            return dicom.decode(self.data).pixels
         return images.decode(self.data).pixels
 
 
 def upload_picture(data: bytes) -> Picture:
-    """A person's own picture. Raises: BadInput: it cannot be used."""
+    """A person's own picture; of a DICOM nothing but its pixels is kept. Raises: BadInput: it cannot be used."""
+    notes: tuple[str, ...] = ()
+    if data[128:132] == b"DICM":
+        from backend import dicom  # its reader is imported when the first such file comes
+
+        decoded = dicom.decode(data)
+        data, notes = _without_identity(decoded.pixels), decoded.notes
     info = service().put_image(data)
-    return Picture(info.id, data, f"Your picture, {info.width} × {info.height} pixels", notes=info.notes)
+    return Picture(info.id, data, f"Your picture, {info.width} × {info.height} pixels", notes=notes or info.notes)
+
+
+def _without_identity(pixels: np.ndarray) -> bytes:
+    """(H, W, 1 or 3) in [0, 1] as PNG: greys with 16 bits, colours with 8."""
+    if pixels.shape[2] == 3:
+        return images.encode_png(pixels)
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(pixels[:, :, 0] * 65535).astype(np.uint16)).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def examples() -> tuple[ExampleRadiograph, ...]:
