@@ -206,7 +206,7 @@ def test_a_layer_out_of_range_is_refused(layer):
 class PassThrough:
     """A tower without blocks behind the bottleneck: its feature is the sum of its tokens."""
 
-    modality, pooling, n_layers = "text", "average", 1
+    modality, pooling, n_layers, first_layer = "text", "average", 1, 0
 
     def check_layer(self, layer, least=0):
         return layer

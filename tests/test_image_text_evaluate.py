@@ -180,7 +180,8 @@ def test_statistics_strangers_and_settings_are_written_and_used(tmp_path, monkey
     card = hold.hold(pair, made_up(12, 3), tmp_path, service.runtime)
     held = held_for(pair, tmp_path)
     assert card["weights_sha256"] == pair.digest
-    assert set(held.statistics) == {(modality, layer) for modality in ("image", "text") for layer in range(4)}
+    expected = {("text", -1), *((modality, layer) for modality in ("image", "text") for layer in range(4))}
+    assert set(held.statistics) == expected
     assert held.settings_of("grad-cam", "image") == card["settings"]["grad-cam"]["image"]
     states = torch.cat([pair.image.prefix(evaluate.pixels_of(made_up(12, 3), k, pair), 1) for k in range(6)])
     torch.testing.assert_close(held.statistics["image", 1].mean, states.mean(0), atol=1e-5, rtol=1e-4)

@@ -7,9 +7,9 @@ OPEN_CLIP = "open_clip:"  # open_clip:ARCHITECTURE/CHECKPOINT is a model, listed
 
 
 # ----------------------------------------------------------------- methods
-def _layer(help: str, auto_help: str) -> ParamSpec:
+def _layer(help: str, auto_help: str, low: int = 0) -> ParamSpec:
     return ParamSpec(
-        "layer", "Layer", "\\ell", "int", None, help, low=0, high=200, optional=True, auto_help=auto_help
+        "layer", "Layer", "\\ell", "int", None, help, low=low, high=200, optional=True, auto_help=auto_help
     )  # fmt: skip
 
 
@@ -19,7 +19,11 @@ _M2IB_PAPER = (
 )
 _OWN = "the model's own, found for images and texts apart"
 _BOTTLENECK = (
-    _layer("Block behind which the bottleneck stands, from 0.", f"{_OWN}, else the third block from the end"),
+    _layer(
+        "Block behind which the bottleneck stands, from 0; -1 of a text: before all blocks, on the words themselves.",
+        f"{_OWN}, else the third block from the end",
+        low=-1,
+    ),
     ParamSpec(
         "beta",
         "Compression",

@@ -142,7 +142,8 @@ def attribute_all(
     """M2IB of several inputs of one tower at once.
 
     Args:
-        layer, beta, sigma2, mode: None: the paper's, see `defaults`; a model's own are filled in by who asks.
+        layer, beta, sigma2, mode: None: the paper's, see `defaults`; a model's own are filled in by who asks. Layer
+            -1 of a text stands before block 0: later, the last words have read all others, and carry them.
     Returns: maps in nats per token; curves "fit" (mean cosine) and "compression" (nats per element); figures
         "fit_before" and "fit_after".
     Raises: BadInput: no such block, or `normalised` for a model without statistics.
@@ -223,7 +224,7 @@ def _attribute_all(
 ) -> list[Explanation]:
     first, tower = problems[0], problems[0].tower
     usual = defaults(first)
-    layer = tower.check_layer(usual[0] if layer is None else layer)
+    layer = tower.check_layer(usual[0] if layer is None else layer, tower.first_layer)
     settings = Settings(
         usual[1] if beta is None else beta, usual[2] if sigma2 is None else sigma2, n_steps, lr, samples
     )

@@ -28,6 +28,7 @@ from backend.image_text.problem import Problem
 from backend.image_text.run import FAMILY, enlarge, implementation
 from backend.limits import LIMITS
 from backend.models.clip import TASK, ImageTextPair
+from backend.models.towers import Tower
 from backend.path_attribution.metrics import Summary, summarise
 from backend.runtime import Chunks, Runtime
 from backend.versions import versions
@@ -142,15 +143,16 @@ def read_row(text: str) -> Row:
 
 
 # ----------------------------------------------------------------- settings to choose from
-def grid_of(row: Row, n_layers: int, modality: str, has_statistics: bool) -> list[dict[str, Any]]:
+def grid_of(row: Row, tower: Tower, has_statistics: bool) -> list[dict[str, Any]]:
     """Settings that are tried; a single empty one where there is nothing to choose."""
     given = dict(row.given)
     spec = method(row.method, FAMILY)
     names = {param.name for param in spec.params}
-    layers = [given["layer"]] if "layer" in given else list(range(n_layers))
+    first = tower.first_layer if spec.group == "bottleneck" else 0
+    layers = [given["layer"]] if "layer" in given else list(range(first, tower.n_layers))
     if "mode" in names:
-        modes = [("paper", 0.1), ("paper", 1.0)]
-        modes += [("normalised", 0.1), ("normalised", 0.02)] if has_statistics else []
+        modes = [("paper", 0.1)]
+        modes += [("normalised", 0.1), ("normalised", 0.02)] if has_statistics else [("paper", 1.0)]
         choices = [
             {"layer": layer, "mode": mode, "beta": beta} for layer in layers[:-1] or layers for mode, beta in modes
         ]
@@ -261,7 +263,7 @@ def choose(
     """
     tower = bench.pair.tower(modality)
     tried = []
-    grid = grid_of(row, tower.n_layers, modality, any(m == modality for m, _ in bench.held.statistics))
+    grid = grid_of(row, tower, any(m == modality for m, _ in bench.held.statistics))
     for settings in grid:
         scores = []
         for number, sample in enumerate(bench.choosing if len(grid) > 1 else bench.choosing[:1]):
@@ -274,6 +276,14 @@ def choose(
                 scores.append(2 * judged["words_first"] - judged["words_first_control"])
         tried.append({"settings": settings, "score": round(float(np.mean(scores)), 5)})
     return max(tried, key=lambda one: one["score"])["settings"], tried
+
+
+def _held_or_chosen(
+    bench: Bench, row: Row, modality: str, runtime: Runtime, tick: Callable[[str], None]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings that are held for the model, which were chosen on other pairs too; without them, see `choose`."""
+    held = bench.held.settings_of(row.method, modality)
+    return (held, []) if held and not row.given else choose(bench, row, modality, runtime, tick)
 
 
 # ----------------------------------------------------------------- measuring
@@ -301,7 +311,7 @@ def measure(
             state["chosen"][row.name], state["tried"][row.name], state["refused"][row.name] = {}, {}, {}
             for modality in ("image", "text"):
                 try:
-                    found, tried = choose(bench, row, modality, runtime, tick)
+                    found, tried = _held_or_chosen(bench, row, modality, runtime, tick)
                     state["chosen"][row.name][modality], state["tried"][row.name][modality] = found, tried
                 except (Cancelled, MemoryError):
                     raise

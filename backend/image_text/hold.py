@@ -25,7 +25,7 @@ from backend.training import write_weights
 
 STRANGERS = 64  # of each modality
 MEASURED = 400  # pictures whose activations are averaged
-CHOOSING = 100  # pairs that settings are chosen on
+CHOOSING = 80  # pairs that settings are chosen on
 _FLOOR = 0.05  # of the spread over all places: a place that hardly varies does not count without bound
 
 
@@ -98,7 +98,7 @@ def measure_statistics(pair: ImageTextPair, pictures: Radiographs) -> dict[tuple
     for layer in range(pair.image.n_layers):
         states = torch.cat([pair.image.prefix(one, layer) for one in pixels])  # (N, T, C)
         found["image", layer] = statistics_of(states)
-    for layer in range(pair.text.n_layers):
+    for layer in range(pair.text.first_layer, pair.text.n_layers):
         tokens = torch.cat([_word_states(pair.text, pair.tokens(text), layer) for text in dict.fromkeys(sentences)])
         found["text", layer] = statistics_of(tokens[:, None])
     return found

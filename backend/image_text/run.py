@@ -77,7 +77,8 @@ def _canonical(context: Context, request: Request, pair: ImageTextPair) -> Reque
     layer = dict(params).get("layer")
     if layer is not None:
         for modality in _asked(request.modality):
-            pair.tower(modality).check_layer(layer)
+            tower = pair.tower(modality)
+            tower.check_layer(layer, tower.first_layer if method(request.method, FAMILY).group == "bottleneck" else 0)
     return dataclasses.replace(request, params=params)
 
 

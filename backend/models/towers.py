@@ -39,7 +39,7 @@ class Tower(ABC):
     def check_layer(self, layer: int, least: int = 0) -> int:
         """Raises: BadInput: no such block."""
         if not least <= layer < self.n_layers:
-            raise BadInput(f"layer {layer}; the {self.modality} tower has 0..{self.n_layers - 1}", "layer")
+            raise BadInput(f"layer {layer}; the {self.modality} tower has {least}..{self.n_layers - 1}", "layer")
         return layer
 
     def encode(self, inputs: Tensor) -> Tensor:
@@ -57,6 +57,8 @@ class Tower(ABC):
         In the last block only what the pooling reads is computed. `inputs` are needed by texts (where they end); one
         row of them serves all rows of `hidden`. Layer -1 goes on from what `embed` gives.
         """
+
+    first_layer: int = 0  # -1: a bottleneck may stand before block 0 too, where no token has read another yet
 
     def embed(self, inputs: Tensor) -> Tensor:
         """The hidden state before block 0, (N, T, C). Raises: NotAvailable: this tower has none."""
@@ -258,6 +260,7 @@ class TextTower(Tower):
     """
 
     modality = "text"
+    first_layer = -1
 
     def __init__(self, owner: nn.Module) -> None:
         """`owner`: the module that has `token_embedding`, `transformer` and so on."""
@@ -309,7 +312,7 @@ class TextTower(Tower):
     def prefix(self, inputs: Tensor, layer: int) -> Tensor:
         hidden = self.embed(inputs)
         mask = self._mask(hidden.shape[1], hidden)
-        for block in self.blocks[: self.check_layer(layer) + 1]:
+        for block in self.blocks[: self.check_layer(layer, -1) + 1]:
             hidden = block(hidden, attn_mask=mask)
         return hidden
 
