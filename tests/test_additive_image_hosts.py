@@ -59,10 +59,10 @@ def test_a_portrait_is_the_same_picture_at_every_size():
 
 
 def test_attributes_that_make_no_portrait_are_refused():
-    with pytest.raises(BadInput, match="expected \\(N, 10\\)"):
+    with pytest.raises(BadInput, match="expected \\(N, 9\\)"):
         portraits.draw(torch.zeros(2, 3))
     with pytest.raises(BadInput, match="not numbers"):
-        portraits.draw(torch.full((1, 10), float("nan")))
+        portraits.draw(torch.full((1, 9), float("nan")))
     with pytest.raises(BadInput, match="unknown attribute 'beard'"):
         portraits.make_attributes(beard=1.0)
 

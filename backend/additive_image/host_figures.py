@@ -58,12 +58,12 @@ def host_figures(
 
 
 def _hosts_like_each_other(seed: int) -> Tensor:
-    """Hosts between whose variants paths lead, (6, 10)."""
+    """Hosts between whose variants paths lead, (6, 9)."""
     return portraits.sample_attributes(_PATHS, torch.Generator().manual_seed(77 + seed))
 
 
 def _variants(row: Tensor, name: str, low: float = 0.05, high: float = 0.95) -> Tensor:
-    """A host with an attribute near the low and near the high end of its range, (2, 10)."""
+    """A host with an attribute near the low and near the high end of its range, (2, 9)."""
     of = portraits.ATTRIBUTES[portraits.attribute_index(name)]
     rows = row.repeat(2, 1)
     rows[:, portraits.attribute_index(name)] = torch.tensor([low, high]) * (of.high - of.low) + of.low

@@ -76,7 +76,7 @@ def portrait_effect(seen: Mapping[str, np.ndarray], bias: float = 0.0) -> np.nda
 
 @dataclass(frozen=True, eq=False)
 class DrawnPortraits:
-    """`Pictures` of hosts, drawn when they are asked for; attributes (n, 10)."""
+    """`Pictures` of hosts, drawn when they are asked for; attributes (n, 9)."""
 
     attributes: np.ndarray
     side: int = 64

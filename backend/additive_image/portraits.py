@@ -45,7 +45,6 @@ ATTRIBUTES = (
     Attribute("glasses", 0.0, 1.0, "a frame with tinted lenses", share=0.4),
     Attribute("skin", 0.0, 1.0, "from light to dark"),
     Attribute("hair", 0.0, 1.0, "black, brown, auburn, blond"),
-    Attribute("length", 0.0, 1.0, "of the hair, from the ears to the shoulders"),
     Attribute("background", 0.0, 1.0, "mint, sky, lavender, rose; the clothes go with it"),
     Attribute("x", -1.0, 1.0, "place of the face, to the right"),
     Attribute("y", -1.0, 1.0, "place of the face, downwards"),
@@ -64,7 +63,7 @@ _MOUTH_BOX, _EYES_BOX = (-12.0, 5.5, 12.0, 22.0), (-16.0, -10.5, 16.0, 4.5)
 
 
 def sample_attributes(n: int, generator: torch.Generator) -> Tensor:
-    """Independent attributes of n hosts, (n, 10) in the order of `NAMES`."""
+    """Independent attributes of n hosts, (n, 9) in the order of `NAMES`."""
     uniform = torch.rand(n, len(ATTRIBUTES), generator=generator)
     columns = [
         a.low + (a.high - a.low) * u if a.share is None else (u < a.share).float()
@@ -74,7 +73,7 @@ def sample_attributes(n: int, generator: torch.Generator) -> Tensor:
 
 
 def make_attributes(n: int = 1, **values: float | Tensor) -> Tensor:
-    """(n, 10) attributes of an average host without glasses, with some values set.
+    """(n, 9) attributes of an average host without glasses, with some values set.
 
     Raises: BadInput: no attribute of that name.
 
@@ -95,7 +94,7 @@ def attribute_index(name: str) -> int:
 
 
 def draw(attributes: Tensor, side: int = 64) -> Tensor:
-    """Portraits; (N, 10) attributes -> (N, 3, side, side) in [0, 1].
+    """Portraits; (N, 9) attributes -> (N, 3, side, side) in [0, 1].
 
     Values a little out of range are drawn as what lies beyond; glasses between 0 and 1 are half transparent.
 
@@ -213,7 +212,6 @@ class _Host:
     smile: Tensor
     age: Tensor
     glasses: Tensor
-    length: Tensor
     half_width: Tensor  # of the face, units
     skin: Tensor
     shade: Tensor  # skin in the shadow
@@ -229,7 +227,7 @@ _HALF_HEIGHT = 20.4  # of the face, units
 
 
 def _draw(attributes: Tensor, side: int) -> Tensor:
-    smile, age, glasses, skin, hair, length, background, dx, dy, width = attributes.unbind(1)
+    smile, age, glasses, skin, hair, background, dx, dy, width = attributes.unbind(1)
     of_pixels = lambda value: value[:, None, None]  # noqa: E731
     skin_colour = _ramp(_SKIN, skin)
     own_hair = _ramp(_HAIR, hair)
@@ -238,7 +236,6 @@ def _draw(attributes: Tensor, side: int) -> Tensor:
         of_pixels(smile),
         of_pixels(age),
         of_pixels(glasses),
-        of_pixels(length),
         of_pixels(17.2 + 1.0 * width),
         skin_colour,
         _towards(skin_colour, _LINES, 0.26),
@@ -273,11 +270,10 @@ def _wall(background: Tensor, side: int) -> Tensor:
 
 def _paint_back(canvas: _Canvas, host: _Host) -> None:
     """Hair behind the head, neck and shoulders."""
-    bottom = 5.0 + 14.0 * host.length
-    spread = host.half_width + 1.6 + 2.4 * host.length
+    spread = host.half_width + 2.6
 
     def mane(x: Tensor, y: Tensor) -> Tensor:
-        return _round_both(_crown(x, y, spread), y - bottom, 6.0)
+        return _round_both(_crown(x, y, spread), y - 9.0, 6.0)
 
     canvas.paint((-24, -26, 24, 30), mane, host.hair)
     canvas.paint((-30, 18, 30, 40), lambda x, y: _box(x, y - 44, 26.5, 20.5, 13.0), host.clothes)
@@ -363,7 +359,7 @@ def _paint_mouth(canvas: _Canvas, host: _Host) -> None:
 
 
 def _paint_fringe(canvas: _Canvas, host: _Host) -> None:
-    """Hair over the forehead, parted at the side, and locks beside long hair's face."""
+    """Hair over the forehead, parted at the side, and locks at the temples."""
     hairline = -13.2 - 1.8 * host.age
 
     def cap(x: Tensor, y: Tensor) -> Tensor:
@@ -374,9 +370,8 @@ def _paint_fringe(canvas: _Canvas, host: _Host) -> None:
     canvas.paint((-22, -26, 22, 0), cap, host.hair)
     shine = lambda x, y: _bow(x + 3.0, y + 19.6, 9.0, -2.0, 1.6, 0.6)  # noqa: E731
     canvas.paint((-14, -24, 8, -16), shine, host.hair_light, 0.8, blur=1.6)
-    reach = 1.0 + 7.0 * host.length  # half of what the locks grow by; they end at the chin
-    lock = lambda x, y: _ellipse(x.abs() - host.half_width - 0.6, y + 7.4 - reach, 2.9, 5.5 + reach)  # noqa: E731
-    canvas.paint((-23, -15, 23, 16), lock, host.temples)
+    lock = lambda x, y: _ellipse(x.abs() - host.half_width - 0.6, y + 3.4, 2.9, 9.5)  # noqa: E731
+    canvas.paint((-23, -15, 23, 8), lock, host.temples)
 
 
 def _crown(x: Tensor, y: Tensor, half_width: Tensor) -> Tensor:
@@ -414,7 +409,7 @@ _MOUTHS = torch.linspace(-0.9, 0.9, 7)  # smiles with which it begins: a mouth i
 
 @functools.lru_cache(maxsize=1)
 def _bank(side: int) -> tuple[Tensor, Tensor]:
-    """Attributes of portraits and their weighted pixels; (2048, 10), (2048, 3 side^2)."""
+    """Attributes of portraits and their weighted pixels; (2048, 9), (2048, 3 side^2)."""
     attributes = sample_attributes(_BANK, torch.Generator().manual_seed(1))
     return attributes, (draw(attributes, side) * region_weight(side).sqrt()).flatten(1)
 
@@ -426,7 +421,7 @@ def fit_attributes(images: Tensor, n_steps: int = 6) -> tuple[Tensor, Tensor]:
     the nearest portrait of a bank; each attribute may go a tenth of its range beyond it.
 
     Args: images: (N, 3, S, S) in [0, 1]; S a multiple of 32.
-    Returns: attributes (N, 10); mean weighted squared error left, (N,).
+    Returns: attributes (N, 9); mean weighted squared error left, (N,).
     Source: Marquardt 1963, doi:10.1137/0111030.
     """
     side, n = 32, len(images)
@@ -471,7 +466,7 @@ def measure_portraits(images: np.ndarray) -> dict[str, np.ndarray]:
 def ghosting(image: Tensor, attributes: Tensor, varied: str = "smile", n: int = 41) -> float:
     """Mean squared distance, in the mouth's box, to the nearest of n portraits that differ in one attribute only.
 
-    Args: image: (3, S, S) in [0, 1]. attributes: of all else, (10,).
+    Args: image: (3, S, S) in [0, 1]. attributes: of all else, (9,).
     """
     of = ATTRIBUTES[attribute_index(varied)]
     rows = attributes.repeat(n, 1)

@@ -111,7 +111,7 @@ RECIPES: dict[str, Recipe] = {
         source="portraits",
         network={
             "side": 64,
-            "n_latents": 10,
+            "n_latents": 9,
             "encoder": "principal",
             "encoder_options": {"components": 256, "hidden": 256},
             "widths": [64, 128],
