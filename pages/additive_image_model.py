@@ -58,7 +58,8 @@ def choose() -> tuple[Settings, Result, Ends] | None:
         settings = inputs.choose_path(settings)
     if ends is None:
         return None
-    settings = dataclasses.replace(settings, ends=ends.rows)
+    record = recall("additive.record", settings.record)
+    settings = dataclasses.replace(settings, ends=ends.rows, record=None if record is None else int(record))
     inputs.note_settings(settings)
     return settings, pictures, ends
 
@@ -81,9 +82,9 @@ def show_more(settings: Settings, pictures: Result, ends: Ends) -> None:
 
     def drawing(tab: str, place) -> None:
         if tab == "One record":
-            show_record(settings.model, ends.rows, row)
+            show_record(settings.model, ends.rows, explained_row(settings, ends))
         elif tab == "What in the picture?":
-            show_attributes(settings, row, show_progress(place, "Following attributes"))
+            show_attributes(settings, row, has_attributes(pictures), show_progress(place, "Following attributes"))
         elif tab == "How good is the sum?":
             show_additivity(settings, show_progress(place, "Fitting other models"))
         elif tab == "Four corners":
@@ -99,6 +100,17 @@ def show_more(settings: Settings, pictures: Result, ends: Ends) -> None:
                 place = st.empty()
                 drawing(name, place)
                 place.empty()
+
+
+def explained_row(settings: Settings, ends: Ends) -> int:
+    """The row that is explained: the one that was chosen, else that of an end."""
+    first = next((row for row in ends.rows if row >= 0), 0)
+    return int(recall("additive.record", first if settings.record is None else settings.record))
+
+
+def has_attributes(pictures: Result) -> bool:
+    """Whether somebody said what is seen in the pictures."""
+    return any(name.startswith("attribute_") for name in pictures.arrays)
 
 
 def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
@@ -123,13 +135,9 @@ def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
             )
     if isinstance(shapes, Result):
         st.subheader("What the columns do")
-        explained = recall("additive.tab") == "One record"
-        draw_shapes(
-            shapes,
-            record_of(settings.model) if explained else None,
-            f"row {recall('additive.record')}",
-            key="additive.shapes",
-        )
+        row = explained_row(settings, ends)
+        record = record_of(settings.model, row) if recall("additive.tab") == "One record" else None
+        draw_shapes(shapes, record, f"row {row}", key="additive.shapes")
         draw_table("Importance", *importance_table(shapes))
     else:
         refused(shapes.sentence)

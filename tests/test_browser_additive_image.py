@@ -84,8 +84,10 @@ def test_another_end_is_chosen_from_the_gallery_and_files_are_had(visitor, app_u
     before = visitor.locator(".scrubber .end img").first.get_attribute("src")
     visitor.locator("[data-testid=stSidebar] .gallery").first.locator("button").nth(7).click()
     expect(visitor.locator(f".scrubber .end img[src='{before}']")).to_have_count(0, timeout=LONG)
+    visitor.wait_for_url("**ends=**")
+    rows = " → ".join(f"row {end}" for end in re.search(r"ends=(\d+)%2C(\d+)", visitor.url).groups())
+    expect(visitor.get_by_role("rowheader", name=rows)).to_be_visible(timeout=LONG)
     settle(visitor)
-    assert "ends=" in visitor.url
 
     def download(label: str) -> bytes:
         with visitor.expect_download() as waiting:

@@ -35,10 +35,10 @@ def show_additivity(settings: Settings, on_step: OnStep) -> None:
         refused(answer.sentence)
         return
     columns, rows = scores_table(answer)
-    draw_table("Fit on rows that nothing was fitted to", columns, rows)
+    draw_table("Fit on rows that nothing was fitted to", columns, rows, mark_best=False)
     effects = answer.values.get("effects") or {}
     if effects:
-        draw_table("Are the effects right?", *effects_table(effects, answer.values["concurvity"]))
+        draw_table("Are the effects right?", *effects_table(effects, answer.values["concurvity"]), mark_best=False)
     _say_concurvity(answer, bool(effects))
     _say_interactions(answer)
     _show_tied_case(settings)

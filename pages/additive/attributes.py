@@ -29,19 +29,19 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def show_attributes(settings: Settings, row: int, on_step: OnStep) -> None:
+def show_attributes(settings: Settings, row: int, has_attributes: bool, on_step: OnStep) -> None:
     """The report of all attributes, then one of them under the finger."""
-    report = ask(AttributeEffectsRequest(settings.model, settings.seed), on_step)
-    if isinstance(report, Refusal):
-        refused(report.sentence)
-        return
-    names = report.values["attributes"]
-    if not names:
+    if not has_attributes:
         st.info(
             "Nobody has said what is seen in these pictures, so there are no attributes to follow. Pick two pictures "
             "that differ in what you mean, and drag between them."
         )
         return
+    report = ask(AttributeEffectsRequest(settings.model, settings.seed), on_step)
+    if isinstance(report, Refusal):
+        refused(report.sentence)
+        return
+    names = report.values["attributes"]
     st.markdown(
         "Does something in the picture move the response that should not? Every picture is moved along each "
         "attribute's direction, everything else held still, and the change of its effect is averaged."

@@ -11,7 +11,7 @@ def show_reading() -> None:
         "Every column has **one curve**, the picture has **one number**, and all that the model says is their sum: "
         "read a curve off at a row's value and you know what that column adds, whatever the others are. "
         "Dragging from A to B moves the picture's code on a straight line: **the frame is what that code looks like, "
-        "the marker what it does to the response**; beyond the ends, hatched, both are extrapolated. "
+        "the marker what it does to the response**; beyond the ends, shaded, both are extrapolated. "
         "Every term has mean 0 over the data, so 0 is an average row, and a **band is what the members of the "
         "ensemble disagree by**, not what more data might change."
     )

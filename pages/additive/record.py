@@ -11,15 +11,16 @@ from pages.additive.shapes import axis_title
 from pages.additive.waterfall import Contribution, waterfall_html
 from pages.shared.controls import begin, refused
 from pages.shared.figures import format_value
-from pages.shared.session import escape, recall, remember
+from pages.shared.scrubber import enlarged
+from pages.shared.session import escape, remember
 
 
-def show_record(model: str, ends: tuple[int, int], n_rows_hint: int) -> None:
+def show_record(model: str, ends: tuple[int, int], first: int) -> None:
     """A row, its waterfall, and a row with other values beside it.
 
-    Args: ends: rows at both ends of the path, offered first; negative ones are no rows.
+    Args: ends: rows at both ends of the path, offered first; negative ones are no rows. first: the row to begin with.
     """
-    begin("additive.record", n_rows_hint)
+    begin("additive.record", first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         row = st.number_input(
             "Row of the data", 0, step=1, key="additive.record", width=160, help="Counted from 0, as the links do."
@@ -40,7 +41,7 @@ def show_record(model: str, ends: tuple[int, int], n_rows_hint: int) -> None:
         return
     picture, bars = st.columns([1, 5])
     with picture:
-        st.image(shown.arrays["image"], caption=f"Row {row}", width=96, output_format="PNG")
+        st.image(enlarged(shown.arrays["image"]), caption=f"Row {row}", width=96, output_format="PNG")
     with bars:
         st.html(record_html(shown, int(row), is_changed=bool(changed)))
         st.caption(_in_words(own, shown))
@@ -117,10 +118,9 @@ def _what_if(own: Result) -> Params:
     return tuple(sorted(changed))
 
 
-def record_of(model: str) -> Mapping[str, float] | None:
+def record_of(model: str, row: int) -> Mapping[str, float] | None:
     """Values of the row that is explained now, by column, for marks on the shape functions."""
-    row = recall("additive.record")
-    answer = None if row is None else ask(RecordRequest(model, int(row)))
+    answer = ask(RecordRequest(model, row))
     if not isinstance(answer, Result):
         return None
     names = [column["name"] for column in answer.values["columns"]]

@@ -40,7 +40,7 @@ class Settings:
     ends: tuple[int, int] | None = None  # rows of the data, or `UPLOAD`; None: the gallery's first and last
     frames: int = 33
     params: Params = ()  # of the path, where they differ from the page's defaults
-    record: int = 0  # the row that is explained
+    record: int | None = None  # the row that is explained; None: that of A
     seed: int = 0
 
     def to_query(self) -> dict[str, str]:
@@ -49,7 +49,7 @@ class Settings:
             "model": self.model,
             "ends": "" if self.ends is None else ",".join("upload" if e == UPLOAD else str(e) for e in self.ends),
             "frames": str(self.frames),
-            "record": str(self.record),
+            "record": "" if self.record is None else str(self.record),
             "seed": str(self.seed),
             **{name: write_param(value) for name, value in self.params},
         }

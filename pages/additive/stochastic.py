@@ -11,6 +11,7 @@ from pages.additive.inputs import Ends
 from pages.shared.controls import refused
 from pages.shared.exports import Column, Row
 from pages.shared.figures import format_value
+from pages.shared.scrubber import enlarged
 from pages.shared.tables import draw_table
 
 SOURCES = {
@@ -37,10 +38,10 @@ def show_stochastic(request: ImagePathRequest, ends: Ends, on_step: OnStep) -> N
         found[source] = answer
     originals = next(iter(found.values())).arrays["ends"]
     for k, name in enumerate("AB"):
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            st.image(originals[k], caption=f"{name}: {ends.shown.titles[k]}", width=110, output_format="PNG")
+        with st.container(horizontal=True, vertical_alignment="top"):
+            st.image(enlarged(originals[k]), caption=f"{name}: {ends.shown.titles[k]}", width=110, output_format="PNG")
             for source, result in found.items():
-                st.image(result.arrays["frames"][k], caption=SOURCES[source], width=110, output_format="PNG")
+                st.image(enlarged(result.arrays["frames"][k]), caption=SOURCES[source], width=110, output_format="PNG")
     rows: list[Row] = [
         {
             "name": SOURCES[source],

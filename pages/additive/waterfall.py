@@ -18,9 +18,9 @@ _STYLE = f"""<style>
 .prism-waterfall td.bars {{ width: 50%; min-width: 130px; padding-left: 0; padding-right: 0; }}
 .prism-waterfall .lane {{ position: relative; height: 1.15rem; }}
 .prism-waterfall .lane span {{ position: absolute; top: 0; bottom: 0; border-radius: 2px; min-width: 2px; }}
-.prism-waterfall .up {{ background: {_UP}; }}
-.prism-waterfall .down {{ background: {_DOWN}; }}
-.prism-waterfall .total {{ background: {_ENDS}; }}
+.prism-waterfall .lane .up {{ background: {_UP}; }}
+.prism-waterfall .lane .down {{ background: {_DOWN}; }}
+.prism-waterfall .lane .total {{ background: {_ENDS}; }}
 .prism-waterfall tr.total th, .prism-waterfall tr.total td {{ font-weight: 600; }}
 </style>"""
 

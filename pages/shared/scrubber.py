@@ -142,3 +142,9 @@ def data_address(frame: np.ndarray) -> str:
     kind = "png" if max(picture.size) < _COARSE_SIDE else "webp"
     picture.save(buffer, kind, **({"quality": 88} if kind == "webp" else {}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def enlarged(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> a whole number of times larger, so that small pictures are shown as cells and not smoothed."""
+    times = max(1, _COARSE_SIDE // max(pixels.shape[:2]))
+    return np.repeat(np.repeat(pixels, times, 0), times, 1)

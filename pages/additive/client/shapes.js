@@ -95,7 +95,7 @@ class Panel {
       parts.push(svg("rect", { class: "density", x: MARGIN.left + i * share, y: floor - tall, width: Math.max(share - 0.5, 0.5), height: tall }));
     });
     parts.push(svg("line", { class: "axis", x1: MARGIN.left, x2: MARGIN.left + inner, y1: floor, y2: floor }));
-    for (const tick of niceTicks(low, high, Math.max(2, Math.floor(inner / 55))))
+    for (const tick of niceTicks(low, high, Math.max(4, Math.floor(inner / 50))))
       parts.push(svg("text", { x: at(tick), y: floor + 12, "text-anchor": "middle" }, tickText(tick)));
     return parts;
   }
