@@ -268,6 +268,14 @@ def test_a_zip_bomb_is_refused(own_page):
     assert "the archive would unpack to" in texts(own_page)
 
 
+def test_a_folder_of_pictures_does_as_well(own_page):
+    bring(own_page, own_csv())
+    own_page.segmented_control(key="additive.own.from").set_value("folder").run()
+    files = [(f"in/p{i}.png", encode_png(np.full((6, 6, 3), i / N)), "image/png") for i in range(N)]
+    own_page.file_uploader(key="additive.own.folder_files").set_value(files).run()
+    assert not own_page.exception and f"{N} rows can be used" in texts(own_page)
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_other_separators_are_read_and_said(own_page, separator):
     bring(own_page, own_csv(separator=separator))
