@@ -78,7 +78,7 @@ def evaluate(
     else:
         figures["paths"] = paths(loaded.module, model, seed)
     tell(10, "paths measured")
-    bars = {} if key.endswith("-tied") else HOST_BARS if is_hosts else BARS[model.dataset.link]
+    bars = {} if "-tied" in key else HOST_BARS if is_hosts else BARS[model.dataset.link]
     return {
         "family": "additive_image",
         "model": key,

@@ -104,6 +104,7 @@ HEADS: dict[str, HeadRecipe] = {
         "squares-poisson", "squares-dae", dataclasses.replace(_DEEP, epochs=25, batch=256, members=3)
     ),
     "squares-tied": HeadRecipe("squares-tied", "squares-dae", _DEEP),
+    "squares-tied-dropout": HeadRecipe("squares-tied", "squares-dae", dataclasses.replace(_DEEP, feature_dropout=0.1)),
 }
 RECIPES: dict[str, Recipe] = {
     # As many latents as hosts have attributes: with more, half-way codes show cross-fades instead of half a smile.

@@ -140,5 +140,10 @@ NAIMS: dict[str, ModelSpec] = {
             "Squares, a column tied to the image",
             "One column follows the side: the fit stays good while effects may be shared out wrongly.",
         ),
+        _naim(
+            "squares-tied-dropout",
+            "The same with feature dropout",
+            "Terms left out at random in training pull the effects of the tied column and of the image together.",
+        ),
     )
 }
