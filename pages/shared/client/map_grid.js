@@ -98,7 +98,10 @@ class MapGrid {
     if (this.imageAddress === address) return;
     const picture = new Image();
     picture.src = address;
-    await picture.decode();
+    await picture.decode().catch(() => new Promise((loaded) => {  // refused now and then by a busy browser
+      picture.onload = loaded;
+      picture.src = address;
+    }));
     const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
     const context = canvas.getContext("2d");
     context.drawImage(picture, 0, 0);
@@ -210,7 +213,8 @@ class MapGrid {
     const { panel } = card;
     let best = 0;
     for (let i = 1; i < panel.values.length; i++) if (panel.values[i] > panel.values[best]) best = i;
-    return `${panel.title} map, ${card.diverging ? "signed" : this.display.values} values in ${panel.unit}, `
+    const kind = !panel.signed ? "unsigned" : card.diverging ? "signed" : this.display.values;
+    return `${panel.title} map, ${kind} values in ${panel.unit}, `
       + `colours end at ${formatValue(card.limit)}; largest value ${formatValue(panel.values[best])} `
       + `at row ${Math.floor(best / panel.width)}, column ${best % panel.width}. ${panel.caption}`;
   }
