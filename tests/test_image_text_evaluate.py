@@ -14,6 +14,7 @@ from backend.image_text import evaluate, hold, metrics
 from backend.image_text.data import Radiographs, Record
 from backend.image_text.held import Held, held_for
 from backend.images import encode_png
+from backend.models.library import WEIGHTS, Library
 from backend.radiographs.shapes import Finding
 from backend.runtime import Runtime
 from tests.pairs import SIDE, pair_service, tiny_pair
@@ -201,3 +202,10 @@ def test_what_belongs_to_other_weights_is_not_used(tmp_path):
     (tmp_path / "cxr-clip-maps.json").write_text(json.dumps({"weights_sha256": "another"}))
     held = held_for(pair, tmp_path)
     assert not held.statistics and any("other weights" in note for note in held.notes)
+
+
+def test_what_ships_belongs_to_the_weights_that_ship():
+    pair = Library().load("cxr-clip")
+    held = held_for(pair, WEIGHTS)
+    assert not held.notes and ("image", 1) in held.statistics and ("text", -1) in held.statistics
+    assert held.settings_of("m2ib", "image") and held.settings_of("m2ib", "text")
