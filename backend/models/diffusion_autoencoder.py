@@ -70,10 +70,13 @@ class PrincipalEncoder(nn.Module):
     """Principal components of region-weighted images, then a perceptron with a linear way past it.
 
     `fit_components` sets the components; until then every code is 0. Weights above 1 make small regions (a mouth)
-    count; 1 everywhere is plain PCA.
+    count; 1 everywhere is plain PCA. The first `plain` latents are leading components of the images without weights:
+    they say in straight lines what is large, and leave it to the perceptron to say what is small.
     """
 
-    def __init__(self, side: int, n_latents: int, components: int = 256, hidden: int = 384, depth: int = 2) -> None:
+    def __init__(
+        self, side: int, n_latents: int, components: int = 256, hidden: int = 384, depth: int = 2, plain: int = 0
+    ) -> None:
         super().__init__()
         self.register_buffer("weight", torch.ones(1, side, side))
         self.register_buffer("mean", torch.zeros(3 * side**2))
@@ -82,8 +85,9 @@ class PrincipalEncoder(nn.Module):
         layers: list[nn.Module] = [nn.Linear(components, hidden), nn.SiLU()]
         for _ in range(depth - 1):
             layers += [nn.Linear(hidden, hidden), nn.SiLU()]
-        self.deep = nn.Sequential(*layers, nn.Linear(hidden, n_latents))
-        self.linear = nn.Linear(components, n_latents, bias=False)
+        self.deep = nn.Sequential(*layers, nn.Linear(hidden, n_latents - plain))
+        self.linear = nn.Linear(components, n_latents - plain, bias=False)
+        self.register_buffer("plain", torch.zeros(plain, components))
 
     def fit_components(self, images: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> None:
         """Take the leading components of training images, by subspace iteration.
@@ -109,6 +113,17 @@ class PrincipalEncoder(nn.Module):
         self.basis.copy_((subspace @ turned.T)[:, :n_components])
         # The square root lets strong components stay stronger than weak ones, without drowning them.
         self.scale.copy_((strengths[:n_components] / len(rows) ** 0.5).clamp_min(1e-6).sqrt())
+        if len(self.plain):
+            self._fit_plain(self.coefficients(images))
+
+    def _fit_plain(self, coefficients: Tensor) -> None:
+        """Leading components of images without weights, as functions of the weighted coefficients."""
+        pixels = (self.basis / self.weight.sqrt().expand(3, -1, -1).reshape(-1, 1)) * self.scale
+        strengths, turned = torch.linalg.eigh(pixels.T @ pixels)
+        root = (turned * strengths.clamp_min(0).sqrt()) @ turned.T  # length in pixels = length of root @ coefficients
+        variances, directions = torch.linalg.eigh(root @ coefficients.T.cov() @ root)
+        leading = slice(-len(self.plain), None)
+        self.plain.copy_(((directions[:, leading] / variances[leading].sqrt()).T @ root).flip(0))
 
     def coefficients(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> scaled coefficients, (N, components)."""
@@ -126,7 +141,8 @@ class PrincipalEncoder(nn.Module):
 
     def encode_coefficients(self, coefficients: Tensor) -> Tensor:
         """(N, components) -> (N, latents): the part that learns."""
-        return self.deep(coefficients) + self.linear(coefficients)
+        learned = self.deep(coefficients) + self.linear(coefficients)
+        return torch.cat([coefficients @ self.plain.T, learned], 1) if len(self.plain) else learned
 
 
 ENCODERS: dict[str, type[nn.Module]] = {"flat": FlatEncoder, "pooled": PooledEncoder, "principal": PrincipalEncoder}
