@@ -300,6 +300,31 @@ def test_a_fault_is_logged_without_what_it_mentions(page, engine, monkeypatch, c
     assert "Something went wrong on our side" in texts(page)
 
 
+def files_of(page: AppTest, monkeypatch) -> dict[str, bytes]:
+    """Every file that the page offers now, made."""
+    from pages.pairs import takeaway
+
+    makers = {}
+    monkeypatch.setattr(takeaway, "_download", lambda label, make, *_: makers.__setitem__(label, make))
+    page.run()
+    assert not page.exception
+    return {label: make() for label, make in makers.items()}
+
+
+def test_files_hold_what_is_shown_and_without_words_no_word(page, monkeypatch):
+    opened(page)
+    paste(page, REPORT)
+    made = files_of(page, monkeypatch)
+    assert made["PNG"].startswith(b"\x89PNG") and b"<svg" in made["SVG"] and b"M2IB" in made["CSV"]
+    assert b"nodule" in made["Words CSV"].lower() and b"A nodule is seen" in made["Report"]
+    arrays = np.load(io.BytesIO(made["NPZ"]))
+    assert {"image", "manifests", "m2ib.1.image_map", "m2ib.3.word_map", "grad-cam.1.image_map"} <= set(arrays)
+    page.checkbox(key="pairs.with_words").set_value(False)
+    made = files_of(page, monkeypatch)
+    made["NPZ"] = str(np.load(io.BytesIO(made["NPZ"]))["manifests"]).encode()
+    assert not [label for label, data in made.items() if b"nodule" in data.lower()]
+
+
 # ----------------------------------------------------------------- numbers
 def test_a_box_finds_its_map():
     values = np.zeros((8, 8))
