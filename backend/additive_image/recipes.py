@@ -95,6 +95,8 @@ class HeadRecipe:
 # the widths (96, 48).
 _DEEP = HeadSettings(image_widths=(128, 128, 128), epochs=80, batch=128, weight_decay=0.0)
 HEADS: dict[str, HeadRecipe] = {
+    "hosts": HeadRecipe("hosts", "hosts-dae", _DEEP),
+    "hosts-biased": HeadRecipe("hosts-biased", "hosts-dae", _DEEP),
     "squares": HeadRecipe("squares", "squares-dae", _DEEP),
     "colours": HeadRecipe("colours", "colours-dae"),
     "squares-bernoulli": HeadRecipe(
@@ -107,14 +109,15 @@ HEADS: dict[str, HeadRecipe] = {
     "squares-tied-dropout": HeadRecipe("squares-tied", "squares-dae", dataclasses.replace(_DEEP, feature_dropout=0.1)),
 }
 RECIPES: dict[str, Recipe] = {
-    # As many latents as hosts have attributes: with more, half-way codes show cross-fades instead of half a smile.
+    # Eight plain components say in straight lines what is large; few latents are left to what is small, since with more
+    # half-way codes show cross-fades instead of half a smile.
     "hosts-dae": Recipe(
         source="portraits",
         network={
             "side": 64,
-            "n_latents": 9,
+            "n_latents": 11,
             "encoder": "principal",
-            "encoder_options": {"components": 256, "hidden": 256},
+            "encoder_options": {"components": 256, "hidden": 256, "plain": 8},
             "widths": [64, 128],
             "unshuffle": 4,
             "code_map": 48,
@@ -123,11 +126,12 @@ RECIPES: dict[str, Recipe] = {
             "steps": 5,
         },
         code_noise=0.06,
-        encoder_steps=9000,
+        encoder_steps=5000,
         encoder_regions=(12.0, 3.0),
         encoder_batch=128,
         flatness=0.05,
-        steps=2200,
+        steps=1800,
+        pool=30_000,
         batch=16,
         rate=1.2e-3,
         level_power=1.0,

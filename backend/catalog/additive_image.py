@@ -103,9 +103,7 @@ def _autoencoder(key: str, title: str, side: int, summary: str) -> ModelSpec:
 AUTOENCODERS: dict[str, ModelSpec] = {
     spec.key: spec
     for spec in (
-        _autoencoder(
-            "hosts-dae", "Hosts", 64, "z_sem says all that a portrait shows, in as many latents as attributes."
-        ),
+        _autoencoder("hosts-dae", "Hosts", 64, "z_sem says all that a portrait shows; x_T says nothing."),
         _autoencoder("squares-dae", "Squares", 32, "z_sem says all that is in the picture; x_T says nothing."),
         _autoencoder("colours-dae", "Colours", 32, "z_sem says hue, size and ground; x_T says where the square is."),
     )
@@ -131,6 +129,13 @@ def _naim(key: str, title: str, summary: str, side: int = 32) -> ModelSpec:
 NAIMS: dict[str, ModelSpec] = {
     spec.key: spec
     for spec in (
+        _naim("hosts", "Hosts", "Smile, glasses and age of a drawn host have effects, beside a table of lodgings.", 64),
+        _naim(
+            "hosts-biased",
+            "Hosts, a planted bias",
+            "As hosts, but darker skin lowers the price: the method must find it.",
+            64,
+        ),
         _naim("squares", "Squares", "The side of a square has an effect, beside four columns."),
         _naim("colours", "Colours", "The hue of a square has an effect, beside four columns."),
         _naim("squares-bernoulli", "Squares, yes or no", "The response is 0 or 1; effects on the logit scale."),
