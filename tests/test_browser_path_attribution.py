@@ -153,7 +153,7 @@ _WATCH_RISE = """() => {
 
 
 def test_a_running_map_is_drawn_where_its_answer_will_be(visitor, app_url):
-    open_page(visitor, app_url, "?methods=samp%2B%2B&rise.samples=8000&example=digit-7")
+    open_page(visitor, app_url, "?model=objects-cnn&example=object-star&methods=samp%2B%2B&rise.samples=8000")
     visitor.evaluate(_WATCH_RISE)
     choose_method(visitor, "RISE")
     visitor.wait_for_function("window.__maps.size >= 3")
@@ -212,7 +212,7 @@ def test_what_was_set_is_kept_between_pages(visitor, app_url):
     choose_method(visitor, "Saliency")
     expect(row(visitor, "Saliency")).to_be_visible()
     settle(visitor)
-    visitor.get_by_role("link", name="Models").click()
+    visitor.get_by_role("link", name="Models", exact=True).click()
     expect(visitor.get_by_role("heading", name="Models", exact=True)).to_be_visible()
     visitor.get_by_role("link", name="Attribution compare").click()
     expect(row(visitor, "Saliency")).to_be_visible()

@@ -59,7 +59,7 @@ def _panel(result: Result, column: Mapping[str, Any], at: float | None) -> dict[
         "counts": [int(count) for count in arrays[f"density_{name}"]],
         "importance": importance,
         "record": None if at is None else float(at),
-        "note": "" if truth is None else f"R² against the truth {recovered(result, name):.4f}",
+        "note": "" if truth is None else _against_truth(result, name),
         "alt": _in_words(column, shape, result.unit),
     }
     if column["kind"] == "numeric":
@@ -86,15 +86,23 @@ def _in_words(column: Mapping[str, Any], shape: np.ndarray, unit: str) -> str:
     )
 
 
-def recovered(result: Result, name: str) -> float:
-    """R² of a column's effect against its truth, weighted by where the rows are."""
+def _against_truth(result: Result, name: str) -> str:
+    """How near the curve is to the truth; a share of a variance of nothing would say nothing."""
+    error, variance = distance_from_truth(result, name)
+    if variance < 1e-12:
+        return f"No true effect; the curve strays by {error**0.5:.3g} on average"
+    return f"R² against the truth {1 - error / variance:.4f}"
+
+
+def distance_from_truth(result: Result, name: str) -> tuple[float, float]:
+    """Mean squared error of a column's centred effect, and the true effect's variance, weighted by the rows."""
     shape, truth = result.arrays[f"shape_{name}"], result.arrays[f"truth_{name}"]
     counts, edges = result.arrays[f"density_{name}"].astype(float), result.arrays[f"edges_{name}"]
     bins = np.clip(np.searchsorted(edges, shape[:, 0], side="right") - 1, 0, len(counts) - 1)
     weights = counts[bins] + 1e-9
     truth_mean, learned_mean = np.average(truth, weights=weights), np.average(shape[:, 1], weights=weights)
-    left = np.average((shape[:, 1] - learned_mean - truth + truth_mean) ** 2, weights=weights)
-    return float(1 - left / np.average((truth - truth_mean) ** 2, weights=weights))
+    error = np.average((shape[:, 1] - learned_mean - truth + truth_mean) ** 2, weights=weights)
+    return float(error), float(np.average((truth - truth_mean) ** 2, weights=weights))
 
 
 def importance_table(result: Result) -> tuple[list[Column], list[Row]]:
