@@ -54,7 +54,10 @@ def weights_key(name: str, seed: int) -> str:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads, and beside other work many times so (nine times, measured)."""
+    """Sums in one order, so that equal seeds give equal weights.
+
+    Small networks are also slower on several threads, and beside other work many times so (nine times, measured).
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

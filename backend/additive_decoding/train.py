@@ -4,12 +4,11 @@ Plain reconstruction; true latents are drawn to render images and used for nothi
 count and kind of machine give the same weights, also when the run was killed and resumed on the way.
 """
 
-import contextlib
 import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from backend.training import (
     find_checkpoint,
     forget_checkpoint,
     keep_checkpoint,
+    one_thread,
     weights_key,
     write_weights,
 )
@@ -423,7 +423,7 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
         )
         beside.replace(context.folder / "preview.npz")
 
-    with _one_thread():
+    with one_thread():
         return train(
             args["name"],
             args["seed"],
@@ -434,14 +434,3 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
             recipe,
             on_preview,
         )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Operations this small are slower on several threads, and beside other work many times so (9 times, measured)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -20,13 +20,13 @@ from backend.additive_image.fitted import FittedModel, encode_rows, pack, read_h
 from backend.additive_image.nam import HeadSettings, fit_head
 from backend.additive_image.own_store import AUTOENCODER, MODEL
 from backend.additive_image.recipes import SOURCES, Recipe
-from backend.additive_image.train import one_thread, train_autoencoder
+from backend.additive_image.train import train_autoencoder
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput
 from backend.jobs import default_folder
 from backend.models.autoencoders import TASK, LoadedAutoencoder, load_autoencoder
-from backend.training import describe_machine, replace_file, write_weights
+from backend.training import describe_machine, one_thread, replace_file, write_weights
 
 JOB_PREFIX = "job-"  # of a model that a job fitted: its weights lie in the job's folder
 LICENCE = "as the data"

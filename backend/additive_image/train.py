@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from backend.training import (
     find_checkpoint,
     forget_checkpoint,
     keep_checkpoint,
+    one_thread,
     weights_key,
     write_weights,
 )
@@ -354,17 +355,6 @@ class _Run:
 def _fall(progress: float) -> float:
     """1 until progress 0, then a half cosine down to 0 at 1."""
     return (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that the same seed gives the same weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:

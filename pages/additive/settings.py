@@ -9,6 +9,7 @@ from typing import Any
 from backend.catalog.additive_image import IMAGE_MODELS, NAIMS
 from backend.contracts import Params
 from backend.errors import BadInput
+from pages.shared.addresses import read_whole
 from pages.shared.controls import read_param, write_param
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
@@ -79,9 +80,9 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
     readers: dict[str, Callable[[str], dict[str, Any]]] = {
         "model": lambda text: {"model": _one_of("model", text)},
         "ends": lambda text: {"ends": _read_ends(text)},
-        "frames": lambda text: {"frames": _whole("frames", text, *FRAMES)},
-        "record": lambda text: {"record": _whole("record", text, 0, 10**7)},
-        "seed": lambda text: {"seed": _whole("seed", text, 0, 2**31 - 1)},
+        "frames": lambda text: {"frames": read_whole("frames", text, *FRAMES)},
+        "record": lambda text: {"record": read_whole("record", text, 0, 10**7)},
+        "seed": lambda text: {"seed": read_whole("seed", text, 0, 2**31 - 1)},
         **{param.name: _param_reader(param) for param in SPEC.params},
     }
     params: dict[str, Any] = {}
@@ -107,12 +108,6 @@ def _one_of(name: str, text: str) -> str:
     return text
 
 
-def _whole(name: str, text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise BadInput(f"{name} is {text!r}; expected a whole number in {low}..{high}", name)
-    return int(text)
-
-
 def _read_ends(text: str) -> tuple[int, int]:
     """Two rows. Raises: BadInput: other things, or a picture of the sender's own."""
     if "upload" in text.split(","):
@@ -120,4 +115,4 @@ def _read_ends(text: str) -> tuple[int, int]:
     first, comma, last = text.partition(",")
     if not comma:
         raise BadInput(f"ends is {text!r}; expected two rows, like 3,17", "ends")
-    return _whole("ends", first, 0, 10**7), _whole("ends", last, 0, 10**7)
+    return read_whole("ends", first, 0, 10**7), read_whole("ends", last, 0, 10**7)

@@ -8,6 +8,7 @@ from typing import Any
 
 from backend.catalog import DECODERS
 from backend.errors import BadInput
+from pages.shared.addresses import read_whole
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 SIDES = (2, 15)  # scenes along a side of the grid
@@ -169,10 +170,10 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
     readers: dict[str, Callable[[str], dict[str, Any]]] = {
         "case": lambda text: {"case": _one_of("case", text, (*CASES, OWN))},
         "decoders": lambda text: {"kinds": tuple(dict.fromkeys(text.split(",")))},
-        "training_seed": lambda text: {"training_seed": _whole("training_seed", text, 0, SEEDS - 1)},
+        "training_seed": lambda text: {"training_seed": read_whole("training_seed", text, 0, SEEDS - 1)},
         "grid": _read_grid,
         "objects": _read_objects,
-        "seed": lambda text: {"seed": _whole("seed", text, 0, 2**31 - 1)},
+        "seed": lambda text: {"seed": read_whole("seed", text, 0, 2**31 - 1)},
     }
     for name, read in readers.items():
         if query.get(name):
@@ -189,20 +190,14 @@ def _one_of(name: str, text: str, known: tuple[str, ...]) -> str:
     return text
 
 
-def _whole(name: str, text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise BadInput(f"{name} is {text!r}; expected a whole number in {low}..{high}", name)
-    return int(text)
-
-
 def _read_grid(text: str) -> dict[str, int]:
     rows, _, columns = text.partition("x")
-    return {"rows": _whole("grid", rows, *SIDES), "columns": _whole("grid", columns, *SIDES)}
+    return {"rows": read_whole("grid", rows, *SIDES), "columns": read_whole("grid", columns, *SIDES)}
 
 
 def _read_objects(text: str) -> dict[str, int]:
     down, _, across = text.partition(",")
-    found = {"down": _whole("objects", down, 1, 4) - 1, "across": _whole("objects", across, 1, 4) - 1}
+    found = {"down": read_whole("objects", down, 1, 4) - 1, "across": read_whole("objects", across, 1, 4) - 1}
     if found["down"] == found["across"]:
         raise BadInput(f"objects is {text!r}; expected two different ones", "objects")
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from backend.catalog import PAIR_METHODS
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
-from backend.limits import LIMITS
+from pages.shared.addresses import read_methods, read_whole
 from pages.shared.controls import read_param, write_param
 from pages.shared.figures import Display
 from pages.shared.map_grid import Box
@@ -84,9 +84,9 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
         "model": str,
         "example": str,
         "report": _read_report,
-        "sentence": lambda text: _whole("sentence", text, 1, 10**6) - 1,
-        "methods": _read_methods,
-        "seed": lambda text: _whole("seed", text, 0, 2**53 - 1),
+        "sentence": lambda text: read_whole("sentence", text, 1, 10**6) - 1,
+        "methods": lambda text: read_methods(text, PAIR_METHODS),
+        "seed": lambda text: read_whole("seed", text, 0, 2**53 - 1),
         "words": _read_words,
         "box": _read_box,
     }
@@ -113,12 +113,6 @@ def _with_source(error: BadInput) -> str:
     return f"{error.sentence} (from the address; the default is used)"
 
 
-def _whole(name: str, text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise BadInput(f"{name} is {text!r}; expected a whole number in {low}..{high}", name)
-    return int(text)
-
-
 def _read_report(text: str) -> str:
     if text != OWN:
         raise BadInput("an address holds no report; paste it into its field", "report")
@@ -136,16 +130,6 @@ def _read_box(text: str) -> Box:
     if box is None or text.count(",") != 3:
         raise BadInput(f"box is {text!r}; expected left,top,right,bottom in shares of the picture, 0..1", "box")
     return box
-
-
-def _read_methods(text: str) -> tuple[str, ...]:
-    keys = tuple(dict.fromkeys(text.split(",")))
-    unknown = [key for key in keys if key not in PAIR_METHODS]
-    if unknown:
-        raise BadInput(f"unknown method {unknown[0]!r}; one of {', '.join(PAIR_METHODS)}", "methods")
-    if len(keys) > LIMITS.max_methods:
-        raise BadInput(f"{len(keys)} methods; up to {LIMITS.max_methods} stand side by side", "methods")
-    return keys
 
 
 _DEFAULT_QUERY: dict[str, str] = {}

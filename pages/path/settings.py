@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backend.catalog import METHODS, check_baseline
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
-from backend.limits import LIMITS
+from pages.shared.addresses import read_methods, read_whole
 from pages.shared.controls import read_param, write_param
 from pages.shared.figures import Display
 
@@ -69,10 +69,10 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
     readers = {
         "model": str,
         "example": str,
-        "target": _whole_number("target", 0, 10**9),
+        "target": lambda text: read_whole("target", text, 0, 10**9),
         "baselines": _baselines,
-        "methods": _methods,
-        "seed": _whole_number("seed", 0, 2**63 - 1),
+        "methods": lambda text: read_methods(text, METHODS),
+        "seed": lambda text: read_whole("seed", text, 0, 2**63 - 1),
         "replacement": check_baseline,
         "score": _one_of(SCORES, "score"),
     }
@@ -94,15 +94,6 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
     return dataclasses.replace(settings, params=kept, display=Display.from_mapping(query)), refusals
 
 
-def _whole_number(name: str, low: int, high: int):
-    def read(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise BadInput(f"{name} is {text!r}; expected a whole number in {low}..{high}", name)
-        return int(text)
-
-    return read
-
-
 def _one_of(choices: tuple[str, ...], name: str):
     def read(text: str) -> str:
         if text not in choices:
@@ -114,16 +105,6 @@ def _one_of(choices: tuple[str, ...], name: str):
 
 def _baselines(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_baseline(name) for name in text.split(",")))
-
-
-def _methods(text: str) -> tuple[str, ...]:
-    keys = tuple(dict.fromkeys(text.split(",")))
-    unknown = [key for key in keys if key not in METHODS]
-    if unknown:
-        raise BadInput(f"unknown method {unknown[0]!r}; one of {', '.join(METHODS)}", "methods")
-    if len(keys) > LIMITS.max_methods:
-        raise BadInput(f"{len(keys)} methods; up to {LIMITS.max_methods} stand side by side", "methods")
-    return keys
 
 
 _DEFAULT_QUERY: dict[str, str] = {}
