@@ -18,6 +18,8 @@ from backend.errors import BadInput
 WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "weights"
 # Each has `train.RECIPES` and `train.job`.
 PACKAGES = ("path_attribution", "additive_decoding", "image_text", "additive_image")
+# These too, for models of a family that has a package already.
+TRAINED_BESIDE = ("scenes",)
 _MAPS = "-maps"  # KEY-maps is no model: statistics and settings for the maps of the pair KEY
 
 
@@ -29,7 +31,7 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     if args["name"].endswith(_MAPS):
         return importlib.import_module("backend.image_text.hold").job(args, context)
     known: list[str] = []
-    for package in PACKAGES:
+    for package in (*PACKAGES, *TRAINED_BESIDE):
         module = importlib.import_module(f"backend.{package}.train")
         name = args["name"].removesuffix(getattr(module, "PAPER", ""))
         if name in module.RECIPES or args.get("family") == package:

@@ -136,7 +136,7 @@ def test_contrast_is_least_where_all_positives_are_alike():
 
 
 def test_a_batch_knows_which_texts_fit_which_pictures(corpus, tmp_path, folder):
-    run = train._Run("cxr-clip", 0, SMALL, corpus, torch.device("cpu"), None)
+    run = train.Run("cxr-clip", 0, SMALL, corpus, torch.device("cpu"), None)
     has = [i for i in range(len(corpus)) if corpus.attributes[i, corpus.rows["effusion"]]]
     lacks = [i for i in range(len(corpus)) if not corpus.attributes[i, corpus.rows["effusion"]]]
     rows = np.array([has[0], lacks[0], lacks[1]])

@@ -124,12 +124,9 @@ def train(
     recipe, pictures = recipe or RECIPES[name], pictures or data.DataRecipe()
     data_folder = data.make(pictures, on_step=on_step, folder=data_folder)
     corpus = radiograph_corpus(data.load("train", pictures, data_folder))
-    run = _Run(name, seed, recipe, corpus, torch.device(device), None if checkpoint is None else Path(checkpoint))
+    run = Run(name, seed, recipe, corpus, torch.device(device), None if checkpoint is None else Path(checkpoint))
     run.fit(on_step)
-    state = {key: tensor.half() for key, tensor in run.module.state_dict().items() if not key.startswith("normalise")}
-    with torch.random.fork_rng(devices=[]):
-        rounded = build_network(run.network)
-    rounded.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    state, rounded = run.rounded()
     judged = judge.judge_radiographs(
         pair_of_card(name, run.network, rounded.to(device)),
         data.load("validation", pictures, data_folder),
@@ -186,8 +183,8 @@ class _Heads(nn.Module):
             nn.init.constant_(layer.bias, bias)
 
 
-class _Run:
-    """A training run's whole state, so that it can be put down and taken up again."""
+class Run:
+    """A training run on any corpus: its whole state, so that it can be put down and taken up again."""
 
     def __init__(
         self, name: str, seed: int, recipe: Recipe, corpus: Corpus, device: torch.device, checkpoint: Path | None
@@ -232,6 +229,15 @@ class _Run:
                 self._begin("reading")
                 self._keep()
         self.module.eval().requires_grad_(False)
+
+    def rounded(self) -> tuple[dict[str, Tensor], nn.Module]:
+        """The weights as they are written, in float16, and a network that has just these."""
+        kept = self.module.state_dict().items()
+        state = {key: tensor.half() for key, tensor in kept if not key.startswith("normalise")}
+        with torch.random.fork_rng(devices=[]):
+            module = build_network(self.network)
+        module.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+        return state, module
 
     def _is_done(self) -> bool:
         return self.stage == "reading" and self.step >= self.recipe.reading_steps

@@ -1,0 +1,104 @@
+"""Trains `scenes-clip` as `cxr-clip` is trained: where things are first, then what captions mean."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.contracts import OnStep, Step
+from backend.errors import BadInput
+from backend.image_text.train import Recipe, Run
+from backend.models.clip import pair_of_card
+from backend.scenes.data import DataRecipe, scene_corpus, scenes
+from backend.scenes.judge import judge_scenes
+from backend.training import WEIGHTS, describe_machine, forget_checkpoint, one_thread, weights_key, write_weights
+
+__all__ = ["RECIPES", "job", "train"]
+LICENCE = "code, weights and pictures: as Prism"
+RECIPES = {
+    "scenes-clip": Recipe(
+        images="rgb",
+        image_layers=3,
+        text_layers=2,
+        stem=(32, 64),
+        context_length=28,
+        looking_steps=1400,
+        reading_steps=1500,
+    )
+}
+
+
+def train(
+    name: str,
+    seed: int = 0,
+    on_step: OnStep = None,
+    checkpoint: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    folder: str | Path = WEIGHTS,
+    recipe: Recipe | None = None,
+    pictures: DataRecipe | None = None,
+) -> dict[str, Any]:
+    """Draw the scenes, train, judge, and write weights (float16) and card.
+
+    Args: as `backend.image_text.train.train`.
+    Returns: the card.
+    Raises: BadInput: no such name, or the checkpoint belongs to another run; ModelFault: the loss diverged.
+    """
+    if recipe is None and name not in RECIPES:
+        raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")
+    recipe, pictures = recipe or RECIPES[name], pictures or DataRecipe()
+
+    def drawn(done: int) -> None:
+        if on_step is not None and done % 100 == 0:
+            on_step(Step(0, recipe.looking_steps + recipe.reading_steps, f"drawing scenes, {done}"))
+
+    corpus = scene_corpus(scenes("train", pictures.train, pictures.seed, drawn))
+    run = Run(name, seed, recipe, corpus, torch.device(device), None if checkpoint is None else Path(checkpoint))
+    run.fit(on_step)
+    state, rounded = run.rounded()
+    pair = pair_of_card(name, run.network, rounded.to(device))
+    key = weights_key(name, seed)
+    card = {
+        "key": key,
+        "architecture": "prism:clip",
+        "task": "image_text",
+        "data": _ABOUT_DATA,
+        "method": _ABOUT_METHOD,
+        "limits": _LIMITS,
+        "network": run.network,
+        "recipe": asdict(recipe),
+        "pictures": asdict(pictures),
+        "seed": seed,
+        "command": f"python -m backend train {name} --seed {seed}",
+        "machine": describe_machine(run.device),
+        "training_s": round(run.elapsed_s, 1),
+        "parameters": sum(p.numel() for p in rounded.parameters()),
+        "losses": run.losses,
+        "judged": judge_scenes(pair, scenes("test", pictures.test, pictures.seed)),
+        "licence": LICENCE,
+    }
+    card = write_weights(folder, key, state, card)
+    forget_checkpoint(run.checkpoint)
+    return card
+
+
+_ABOUT_DATA = (
+    "drawn scenes: two to four shapes of four forms and five colours on a light ground, in three scenes of ten one of "
+    "them twice; captions name things, where they lie, how two of them stand to each other, how many, or what lacks"
+)
+_ABOUT_METHOD = (
+    "image tower first, supervised by masks for each token and by kinds, places and relations on the pooled feature; "
+    "then, with that tower frozen, text tower and projection by a contrastive loss with several positives"
+)
+_LIMITS = "It knows four shapes in five colours on a plain ground and the words of its captions, and nothing else."
+
+
+def job(args: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """`train` as a job: goes on from its checkpoint. `context` is a `backend.jobs.JobContext`."""
+    from backend.runtime import choose_device
+
+    with one_thread():
+        checkpoint = context.folder / "checkpoint.pt"
+        return train(args["name"], args["seed"], context.on_step, checkpoint, choose_device(), WEIGHTS)
