@@ -2,19 +2,34 @@
 
 import streamlit as st
 
-from backend.catalog import FAMILIES, ROWS_OF
+from backend.catalog import FAMILIES, ROWS_OF, FamilySpec
+from pages.shared.previews import preview_of
 
-st.title("Prism")
-st.markdown(
-    "See what each part of an input does to a model. Every number on screen is computed from the input on screen."
-)
+COLUMNS = 2
 
-for family in FAMILIES.values():
-    with st.container(border=True):
-        st.subheader(family.title)
-        st.markdown(family.question)
-        st.page_link(family.page, label=f"Open {family.title}", icon=family.icon)
-        rows = ROWS_OF[family.key].values()
-        with st.expander(f"What it compares ({len(rows)})"):
-            for spec in rows:
-                st.markdown(f"- **{spec.title}**: {spec.summary} *{spec.source}*")
+
+def main() -> None:
+    st.title("Prism")
+    st.markdown(
+        "See what each part of an input does to a model. Every number on screen is computed from the input on screen."
+    )
+    families = list(FAMILIES.values())
+    for start in range(0, len(families), COLUMNS):
+        row = families[start : start + COLUMNS]
+        for column, family in zip(st.columns(COLUMNS), row, strict=True):
+            with column, st.container(border=True):
+                draw_family(family)
+
+
+def draw_family(family: FamilySpec) -> None:
+    st.image(preview_of(family.key), caption=family.preview, width="stretch", output_format="PNG")
+    st.subheader(family.title)
+    st.markdown(family.question)
+    st.page_link(family.page, label=f"Open {family.title}", icon=family.icon)
+    rows = ROWS_OF[family.key].values()
+    with st.expander(f"What it compares ({len(rows)})"):
+        for spec in rows:
+            st.markdown(f"- **{spec.title}**: {spec.summary} *{spec.source}*")
+
+
+main()

@@ -9,8 +9,6 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from backend import catalog
-from backend.catalog import FamilySpec
 from backend.contracts import Result
 from pages.pairs import analyses, boxes, material
 from pages.pairs.settings import Settings, read_query
@@ -31,8 +29,6 @@ def engine(tmp_path_factory):
 @pytest.fixture
 def page(engine, monkeypatch):
     monkeypatch.setattr(session, "local_service", lambda: engine)
-    row = FamilySpec("image_text", "Image and text", "Where is each sentence seen?", "image_text.py", "image-text")
-    monkeypatch.setitem(catalog.FAMILIES, "image_text", catalog.FAMILIES.get("image_text", row))
     return AppTest.from_file(PAGE, default_timeout=TIMEOUT_S)
 
 

@@ -21,6 +21,7 @@ FAMILIES: dict[str, FamilySpec] = {
         page="path_attribution.py",
         url_path="path-attribution",
         icon=":material/grid_view:",
+        preview="A handwritten 3, and what SAMP++, Integrated Gradients and Grad-CAM say of it.",
     ),
     "additive_image": FamilySpec(
         key="additive_image",
@@ -29,6 +30,7 @@ FAMILIES: dict[str, FamilySpec] = {
         page="additive_image_model.py",
         url_path="additive-image-model",
         icon=":material/animated_images:",
+        preview="Two hosts, and two portraits decoded on the way between them.",
     ),
     "image_text": FamilySpec(
         key="image_text",
@@ -37,6 +39,7 @@ FAMILIES: dict[str, FamilySpec] = {
         page="image_text.py",
         url_path="image-text",
         icon=":material/image_search:",
+        preview="Two simulated radiographs, each with the map of one sentence of its report.",
     ),
     "additive_decoding": FamilySpec(
         key="additive_decoding",
@@ -45,6 +48,7 @@ FAMILIES: dict[str, FamilySpec] = {
         page="additive_decoder.py",
         url_path="additive-decoder",
         icon=":material/join_inner:",
+        preview="Four corners of a grid; two balls high at once were never in the training scenes.",
     ),
 }
 

@@ -183,4 +183,5 @@ class FamilySpec:
     question: str
     page: str  # file under pages/
     url_path: str
-    icon: str = ":material/looks:"
+    icon: str
+    preview: str  # what the pictures on the overview show
