@@ -23,11 +23,13 @@ class Limits:
     max_archive_bytes: int = 512 * MIB  # one uploaded zip of pictures
     max_archive_files: int = 200_000
     max_unpacked_bytes: int = 2048 * MIB
+    max_sprite_bytes: int = 4096 * MIB  # images of one dSprites file unpacked; streamed, never held whole
     max_methods: int = 16  # side by side in one request
     max_evaluation_images: int = 2_000
     max_request_s: float = 600.0  # one request
     max_job_s: float = 24 * 3600.0
-    max_flights: int = 64  # different requests under way at once
+    max_flights: int = 64  # requests that wait for the device at once
+    max_session_requests: int = 8  # of one visitor under way at once
     max_path_frames: int = 65
     image_store_bytes: int = 256 * MIB  # decoded uploads
     result_store_bytes: int = 256 * MIB

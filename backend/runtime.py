@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backend.errors import Cancelled, OutOfMemory
 from backend.limits import LIMITS, Limits
+from backend.turns import Turns
 
 
 def choose_device() -> torch.device:
@@ -36,9 +37,10 @@ class Runtime:
         self.device = choose_device() if device is None else torch.device(device)
         self.dtype = dtype
         self.limits = limits
-        self.lock = threading.RLock()  # one computation at a time on the device
+        self.lock = Turns(limits.max_flights, self.forget_all)  # one computation at a time on the device
         self._models: OrderedDict[str, HasBytes] = OrderedDict()
         self._models_lock = threading.RLock()
+        self._loading: dict[str, threading.RLock] = {}  # a slow load holds up nobody who wants another model
         self.loads = 0  # how often weights were read, for tests and the status line
 
     def generator(self, seed: int) -> torch.Generator:
@@ -48,10 +50,16 @@ class Runtime:
     def model(self, key: str, load: Callable[[], "HasBytes"]) -> "HasBytes":
         """The model under this key, loaded at the first call; least recently used ones make room."""
         with self._models_lock:
-            if key in self._models:
-                self._models.move_to_end(key)
-                return self._models[key]
-            loaded = load()
+            loading = self._loading.setdefault(key, threading.RLock())
+        with loading:
+            with self._models_lock:
+                if key in self._models:
+                    self._models.move_to_end(key)
+                    return self._models[key]
+            return self._keep(key, load())
+
+    def _keep(self, key: str, loaded: "HasBytes") -> "HasBytes":
+        with self._models_lock:
             self.loads += 1
             self._models[key] = loaded
             while len(self._models) > 1 and self.model_bytes > self.limits.model_bytes:
@@ -63,6 +71,11 @@ class Runtime:
     def forget(self, key: str) -> None:
         with self._models_lock:
             self._models.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Every model is loaded afresh when it is next asked for."""
+        with self._models_lock:
+            self._models.clear()
 
     @property
     def loaded(self) -> dict[str, "HasBytes"]:
@@ -81,9 +94,9 @@ class Runtime:
     def describe(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU"}.get(
-            self.device.type, str(self.device)
-        )
+        threads = torch.get_num_threads()
+        cpu = f"CPU, {threads} thread{'s' * (threads != 1)}"
+        return {"cpu": cpu, "mps": "Apple GPU"}.get(self.device.type, str(self.device))
 
 
 class HasBytes:

@@ -1,7 +1,11 @@
 """The one interface that pages, API and command line talk to; they cannot tell which engine stands behind it.
 
 `LocalService` computes here. Equal requests under way at once are computed once (single flight); a newer request
-of a session takes the older one's place (latest wins); what nobody waits for any more is stopped.
+of a session takes the older one's place (latest wins); what nobody waits for any more is stopped. Who gets the device
+next is decided in `backend.turns`; an answer that is stored waits for nobody.
+
+A session is spelled `owner.what`, for instance `<visitor>.<page>`: a newer request takes the place of the older one of
+the same whole name; the device is shared out fairly between owners.
 """
 
 import dataclasses
@@ -9,7 +13,8 @@ import functools
 import importlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +26,7 @@ from backend.limits import LIMITS, Limits
 from backend.models.library import Library
 from backend.runtime import Runtime
 from backend.store import Store
+from backend.turns import GRACE_S, Estimates, Place, Turn
 
 POLL_S = 0.2  # how often a waiting caller is heard of even if there is no news, so that leaving works at once
 
@@ -58,6 +64,8 @@ class EngineStatus:
     result_bytes: int
     flights: int  # requests under way
     problems: tuple[str, ...]  # sentences on the user's models file
+    waiting: int = 0  # requests in the queue for the device
+    wait_s: float = 0.0  # until all of them are answered, as far as can be expected
 
 
 class InterpretService(Protocol):
@@ -82,6 +90,8 @@ class Context:
     results: Store[Result]
     on_step: Callable[[Step], None]
     is_cancelled: Callable[[], bool]
+    turn: Callable[[Request], AbstractContextManager[Turn]]  # wait for the device and have it
+    estimates: Estimates
 
     def image(self, image_id: str) -> images.DecodedImage:
         image = self.images.get(image_id)
@@ -119,7 +129,7 @@ _FAMILIES = {
 
 
 def _compute(context: Context, request: Request) -> Result:
-    """Answer from the store, or compute under the device's lock and store.
+    """Answer from the store, or compute when the device's turn has come, and store.
 
     A request is checked and brought to its canonical form first, so that equal settings are equal keys.
     """
@@ -129,7 +139,7 @@ def _compute(context: Context, request: Request) -> Result:
     stored = context.results.get(key)
     if stored is not None:
         return stored
-    with context.runtime.lock:
+    with context.turn(request):
         if context.is_cancelled():
             raise Cancelled
         stored = context.results.get(key)  # another flight may have computed it while we waited
@@ -138,6 +148,7 @@ def _compute(context: Context, request: Request) -> Result:
         started = time.perf_counter()
         result = _refuse_to_run_out_of_memory(family.run, context, request)
         elapsed_s = time.perf_counter() - started
+    context.estimates.learn(request, elapsed_s)
     result = dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, elapsed_s=elapsed_s))
     context.results.put(key, result)
     return result
@@ -158,9 +169,12 @@ def _refuse_to_run_out_of_memory(
 class _Flight(threading.Thread):
     """One computation under way, with everybody who waits for it."""
 
-    def __init__(self, key: str, compute: Callable[["_Flight"], Result], on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self, key: str, owner: str, compute: Callable[["_Flight"], Result], on_end: Callable[[str], None]
+    ) -> None:
         super().__init__(name=f"flight-{key[:8]}", daemon=True)
         self.key = key
+        self.owner = owner  # whose share of the device it takes
         self._compute = compute
         self._on_end = on_end
         self.changed = threading.Condition()
@@ -171,6 +185,7 @@ class _Flight(threading.Thread):
         self.is_done = False
         self.waiting = 0
         self.is_cancelled = False
+        self.is_over_time: Callable[[float], bool] = lambda grace_s: False  # once it has the device
 
     def run(self) -> None:
         result, error = None, None
@@ -196,6 +211,13 @@ class _Flight(threading.Thread):
             self.told, self.latest = self.told + 1, step
             self.changed.notify_all()
 
+    def stand_in_line(self, place: Place) -> None:
+        """Called while the device is another's: pass the place on, and leave the queue if nobody waits."""
+        if self.is_cancelled:
+            raise Cancelled
+        if str(place) != self.latest.message:
+            self.tell(Step(0, 0, str(place)))
+
     def news_since(self, seen: int) -> tuple[int, Step, bool]:
         """Called by who waits: steps so far (as soon as they are more than `seen`), the latest, whether it ended."""
         with self.changed:
@@ -213,7 +235,8 @@ class LocalService:
         self.image_store: Store[images.DecodedImage] = Store(limits.image_store_bytes)
         self.result_store: Store[Result] = Store(limits.result_store_bytes)
         self._flights: dict[str, _Flight] = {}
-        self._sessions: dict[str, threading.Event] = {}
+        self._sessions: dict[str, threading.Event] = {}  # those that wait for an answer
+        self.estimates = Estimates()
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------- inputs
@@ -231,14 +254,18 @@ class LocalService:
         """Answer a request; `on_step` is called in the caller's own thread.
 
         An exception that `on_step` raises (a page that reruns) detaches the caller; work without callers stops.
-        Raises: PrismError: bad input, cancelled, superseded by a newer request of `session`, out of memory.
+        Raises: PrismError: bad input, cancelled, superseded by a newer request of `session`, out of memory, too many
+            requests, out of time.
         """
         superseded = self._begin(session)
-        flight = self._join_flight(request)
         try:
-            return self._wait(flight, on_step, superseded)
+            flight = self._join_flight(request, _owner(session))
+            try:
+                return self._wait(flight, on_step, superseded)
+            finally:
+                self._leave(flight)
         finally:
-            self._leave(flight)
+            self._end(session, superseded)
 
     def cancel(self, session: str) -> None:
         """Stop what this session waits for."""
@@ -251,20 +278,26 @@ class LocalService:
         current = threading.Event()
         if session is not None:
             with self._lock:
+                others = sum(_owner(name) == _owner(session) for name in self._sessions if name != session)
+                if others >= self.limits.max_session_requests:
+                    raise NotAvailable(f"{others} of your requests are under way already; wait for one of them")
                 previous = self._sessions.get(session)
                 self._sessions[session] = current
             if previous is not None:
                 previous.set()
         return current
 
-    def _join_flight(self, request: Request) -> _Flight:
+    def _end(self, session: str | None, current: threading.Event) -> None:
+        with self._lock:
+            if session is not None and self._sessions.get(session) is current:
+                del self._sessions[session]
+
+    def _join_flight(self, request: Request, owner: str) -> _Flight:
         key = request_key(request)
         with self._lock:
             flight = self._flights.get(key)
-            if flight is None or flight.is_cancelled or flight.is_done:
-                if len(self._flights) >= self.limits.max_flights:
-                    raise NotAvailable("too many requests are under way; try again in a moment")
-                flight = _Flight(key, functools.partial(self._fly, request), self._land)
+            if flight is None or flight.is_cancelled or flight.is_done or flight.is_over_time(0.0):
+                flight = _Flight(key, owner, functools.partial(self._fly, request), self._land)
                 self._flights[key] = flight
                 flight.waiting = 1
                 flight.start()
@@ -273,17 +306,42 @@ class LocalService:
         return flight
 
     def _fly(self, request: Request, flight: _Flight) -> Result:
-        deadline = time.monotonic() + self.limits.max_request_s
+        def check_time() -> None:
+            if flight.is_over_time(0.0):
+                raise self._out_of_time()
 
         def is_cancelled() -> bool:
-            if time.monotonic() > deadline:
-                raise NotAvailable(
-                    f"stopped after {self.limits.max_request_s:.0f} s; choose fewer steps or a smaller model"
-                )
+            check_time()
             return flight.is_cancelled
 
-        context = Context(self.runtime, self.library, self.image_store, self.result_store, flight.tell, is_cancelled)
-        return _compute(context, request)
+        def on_step(step: Step) -> None:
+            check_time()
+            flight.tell(step)
+
+        @contextmanager
+        def turn(part: Request) -> Iterator[Turn]:
+            turns = self.runtime.lock
+            expected_s = self.estimates.expect(part)
+            with turns.turn(flight.owner, expected_s, self.limits.max_request_s, flight.stand_in_line) as turn:
+                flight.is_over_time = functools.partial(turns.is_over_time, turn)
+                yield turn
+
+        return _compute(
+            Context(
+                self.runtime,
+                self.library,
+                self.image_store,
+                self.result_store,
+                on_step,
+                is_cancelled,
+                turn,
+                self.estimates,
+            ),
+            request,
+        )
+
+    def _out_of_time(self) -> NotAvailable:
+        return NotAvailable(f"stopped after {self.limits.max_request_s:g} s; choose fewer steps or a smaller model")
 
     def _land(self, key: str) -> None:
         with self._lock:
@@ -302,6 +360,8 @@ class LocalService:
                 if flight.error is not None:
                     raise flight.error
                 return flight.result
+            if flight.is_over_time(GRACE_S):  # it does not hear that it shall stop
+                raise self._out_of_time()
 
     def _leave(self, flight: _Flight) -> None:
         with self._lock:
@@ -324,6 +384,7 @@ class LocalService:
 
     def status(self) -> EngineStatus:
         loaded = self.runtime.loaded
+        waiting, wait_s = self.runtime.lock.expected_wait()
         return EngineStatus(
             device=self.runtime.describe(),
             loaded=tuple(loaded),
@@ -333,6 +394,8 @@ class LocalService:
             result_bytes=self.result_store.nbytes,
             flights=len(self._flights),
             problems=tuple(self.library.problems),
+            waiting=waiting,
+            wait_s=wait_s,
         )
 
     # ------------------------------------------------------------- models of the user's own
@@ -347,6 +410,11 @@ class LocalService:
         """Forget a model of the user's own and free its memory. Raises: BadInput: it is none of those."""
         self.library.remove(key)
         self.runtime.forget(key)
+
+
+def _owner(session: str | None) -> str:
+    """Who is treated fairly: the part of a session's name before the first full stop; all without a name are one."""
+    return (session or "").partition(".")[0]
 
 
 @functools.cache

@@ -63,3 +63,5 @@ def draw_status() -> None:
             st.caption(f":material/deployed_code: {len(status.loaded)} in memory ({megabytes:.1f} MB): {names}")
         else:
             st.caption(":material/deployed_code: no model in memory yet")
+        if status.waiting:
+            st.caption(f":material/hourglass_top: {status.waiting} waiting, about {max(1, round(status.wait_s))} s")
