@@ -110,7 +110,8 @@ def test_every_word_of_every_text_is_known(corpus):
 
 def test_cells_hold_what_the_masks_hold(folder, corpus):
     pictures = data.load("train", PICTURES, folder)
-    assert corpus.dense.shape == (64, len(KINDS), 8, 8)
+    assert corpus.dense.shape == (64, 3 * len(KINDS), 8, 8)
+    assert corpus.keys[len(KINDS)] == f"{KINDS[0]}|left"
     for i, record in enumerate(pictures.records):
         for finding, row in zip(record.findings, record.masks, strict=True):
             cells = corpus.dense[i, KINDS.index(finding.kind)] > 0

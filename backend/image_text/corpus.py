@@ -47,9 +47,9 @@ class Corpus:
     Attributes:
         pixels: (N, C, S, S) uint8.
         keys: names of the columns of `attributes`; the first ones are `kinds`.
-        kinds: names of the channels of `dense`.
+        kinds: the coarse keys.
         attributes: (N, keys) bool.
-        dense: how much of each cell each kind fills, times 255, (N, kinds, S / 8, S / 8) uint8.
+        dense: how much of each cell each of the first keys fills, times 255, (N, kinds or more, S / 8, S / 8) uint8.
         draw_text: picture, generator -> a text for it.
         vocabulary: words that texts may have.
     """
@@ -89,7 +89,8 @@ def make_corpus(
 
 
 # ----------------------------------------------------------------- radiographs
-FINER = tuple(f"{kind}|{side}" for kind in KINDS for side in _SIDES) + tuple(
+_ON_A_SIDE = tuple(f"{kind}|{side}" for kind in KINDS for side in _SIDES)
+FINER = _ON_A_SIDE + tuple(
     f"{kind}|{side}|{place}" for kind in _PLACED for side in _SIDES for place in ("upper", "middle", "lower")
 )
 
@@ -123,16 +124,22 @@ def keys_of(finding: Finding) -> tuple[str, ...]:
 
 
 def _cells(radiographs: Radiographs) -> np.ndarray:
-    """Each kind's share of each cell of 8 x 8 pixels, raised by its gain; (N, kinds, S / 8, S / 8) uint8."""
+    """Share of each cell of 8 x 8 pixels of each kind and of each kind on each side, raised by its gain.
+
+    A token that knows its side puts it into the mean over the tokens, which is all that the texts are held against.
+    Returns: (N, kinds + kinds and sides, S / 8, S / 8) uint8.
+    """
     n, side = radiographs.pixels.shape[:2]
     cells = side // 8
-    dense = np.zeros((n, len(KINDS), cells, cells), np.uint8)
+    placed = [*KINDS, *_ON_A_SIDE]
+    dense = np.zeros((n, len(placed), cells, cells), np.uint8)
     for i, record in enumerate(radiographs.records):
         for finding, row in zip(record.findings, record.masks, strict=True):
             share = radiographs.mask(row).reshape(cells, 8, cells, 8).mean((1, 3))
             raised = np.minimum(share * _GAIN.get(finding.kind, 1.8), 1) * 255
-            channel = dense[i, KINDS.index(finding.kind)]
-            np.maximum(channel, raised.astype(np.uint8), out=channel)
+            for key in keys_of(finding)[:2]:
+                channel = dense[i, placed.index(key)]
+                np.maximum(channel, raised.astype(np.uint8), out=channel)
     return dense
 
 

@@ -57,11 +57,13 @@ class Recipe:
     heads: int = 4
     embed_dim: int = 128
     stem: tuple[int, ...] = (48, 80)
+    deep_stem: bool = False
     mlp_ratio: float = 2.0  # of the image tower
     context_length: int = 72
     looking_steps: int = 2000  # of the first stage
     looking_batch: int = 64
     looking_rate: float = 1.5e-3
+    hard: tuple[tuple[str, float], ...] = ()  # kinds whose losses in the first stage count so many times
     reading_steps: int = 1500  # of the second stage
     reading_batch: int = 128
     reading_rate: float = 2e-3
@@ -88,12 +90,15 @@ class Recipe:
                 "heads": self.heads,
             },
             "stem": list(self.stem),
+            "deep_stem": self.deep_stem,
             "images": self.images,
             "words": words,
         }
 
 
-RECIPES = {"cxr-clip": Recipe()}
+RECIPES = {
+    "cxr-clip": Recipe(deep_stem=True, looking_steps=2400, reading_steps=1200, hard=(("nodule", 3.0), ("mass", 1.5)))
+}
 
 
 def train(
@@ -174,11 +179,14 @@ _LIMITS = (
 
 # ----------------------------------------------------------------- the run
 class _Heads(nn.Module):
-    """What the first stage asks of the image tower, thrown away after it: cells at stride 8 and 16, and keys."""
+    """What the first stage asks of the image tower, thrown away after it.
 
-    def __init__(self, fine: int, width: int, kinds: int, keys: int) -> None:
+    Kinds in cells at stride 8; in tokens, kinds and what else the corpus has places of; keys of the whole picture.
+    """
+
+    def __init__(self, fine: int, width: int, kinds: int, cells: int, keys: int) -> None:
         super().__init__()
-        self.fine, self.cells, self.keys = nn.Conv2d(fine, kinds, 1), nn.Linear(width, kinds), nn.Linear(width, keys)
+        self.fine, self.cells, self.keys = nn.Conv2d(fine, kinds, 1), nn.Linear(width, cells), nn.Linear(width, keys)
         for layer, bias in ((self.fine, -3.0), (self.cells, -3.0), (self.keys, -2.5)):
             nn.init.constant_(layer.bias, bias)
 
@@ -195,7 +203,10 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_network(self.network).to(memory_format=torch.channels_last)  # faster convolutions on a CPU
-            self.heads = _Heads(recipe.stem[-1], recipe.width, len(corpus.kinds), len(corpus.keys)).to(device)
+            sizes = (len(corpus.kinds), corpus.dense.shape[1], len(corpus.keys))
+            self.heads = _Heads(recipe.stem[-1], recipe.width, *sizes).to(device)
+        hard = dict(recipe.hard)
+        self.counts = torch.tensor([hard.get(key.partition("|")[0], 1.0) for key in corpus.keys]).to(device)
         self.pair = pair_of_card(name, self.network, module.to(device))
         self.module = self.pair.module
         self.attributes = torch.from_numpy(corpus.attributes).float()
@@ -299,8 +310,9 @@ class Run:
         recipe, rows, generator = self.recipe, self._batch(self.recipe.looking_batch), self._generator()
         images, moved = jitter(self._images(rows), generator)
         dense = torch.from_numpy(self.corpus.dense[rows]).to(self.device).float() / 255
-        fine = move(dense, moved).clamp(0, 1)
-        coarse = F.avg_pool2d(fine, 2)
+        places = move(dense, moved).clamp(0, 1)
+        n_kinds, n_placed = len(self.corpus.kinds), places.shape[1]
+        fine, coarse = places[:, :n_kinds], F.avg_pool2d(places, 2)
         attributes = self.attributes[rows].to(self.device)
         with self._in_bfloat16():
             features, tokens = look(self.module.visual, images)
@@ -309,9 +321,9 @@ class Run:
             said_keys = self.heads.keys(tokens.mean(1))
         cells = coarse.flatten(2).transpose(1, 2)
         loss = (
-            4 * _told(said_cells, cells, 3.0)
-            + 2 * _told(said_fine, fine, 3.0)
-            + 1.5 * _told(said_keys, attributes, 2.0)
+            4 * n_placed / n_kinds * _told(said_cells, cells, 3.0, self.counts[:n_placed])
+            + 2 * _told(said_fine, fine, 3.0, self.counts[:n_kinds, None, None])
+            + 1.5 * _told(said_keys, attributes, 2.0, self.counts)
         )
         return self._learn(loss, recipe.looking_rate, recipe.looking_steps, 80, 2.0)
 
@@ -442,9 +454,10 @@ def move(images: Tensor, maps: Tensor, padding: str = "zeros") -> Tensor:
     return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
-def _told(said: Tensor, true: Tensor, weight: float) -> Tensor:
-    """Cross-entropy of logits with shares in [0, 1], positives weighted."""
-    return F.binary_cross_entropy_with_logits(said.float(), true, pos_weight=said.new_tensor(weight, dtype=torch.float))
+def _told(said: Tensor, true: Tensor, weight: float, counts: Tensor) -> Tensor:
+    """Cross-entropy of logits with shares in [0, 1], positives weighted; `counts` of the channels, broadcast."""
+    positives = said.new_tensor(weight, dtype=torch.float)
+    return F.binary_cross_entropy_with_logits(said.float(), true, counts, pos_weight=positives)
 
 
 def contrast(logits: Tensor, fits: Tensor) -> Tensor:

@@ -180,19 +180,23 @@ class ConvStem(nn.Module):
     """Convolutions with BatchNorm in the place of a patch convolution; total stride 16.
 
     Patches of 4 x 4 pixels, then strides 8 and 16. Two residual convolutions at stride 8 look at what is smaller than a
-    token.
+    token; `is_deep`: two more at stride 4, where the smallest findings are.
     """
 
-    def __init__(self, width: int, channels: Sequence[int] = (48, 80)) -> None:
+    def __init__(self, width: int, channels: Sequence[int] = (48, 80), is_deep: bool = False) -> None:
         super().__init__()
         first, second = channels
+        self.early = nn.Sequential(*_convolution(first, first), *_convolution(first, first)[:2]) if is_deep else None
         self.fine = nn.Sequential(*_convolution(3, first, 4, 4, 0), *_convolution(first, second, stride=2))
         self.residual = nn.Sequential(*_convolution(second, second), *_convolution(second, second)[:2])
         self.coarse = nn.Conv2d(second, width, 3, 2, 1)
 
     def features(self, images: Tensor) -> Tensor:
         """At stride 8: (N, 3, H, W) -> (N, C, H / 8, W / 8)."""
-        fine = self.fine(images)
+        early = self.fine[:3](images)
+        if self.early is not None:
+            early = F.relu(early + self.early(early))
+        fine = self.fine[3:](early)
         return F.relu(fine + self.residual(fine))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -207,13 +211,14 @@ def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1, padd
 def build_network(network: Mapping[str, Any]) -> nn.Module:
     """The CLIP that a card describes, untrained; its numbers come from the global generator.
 
-    Args: network: `embed_dim`, `vision_cfg` and `text_cfg` as open_clip takes them; `stem`: channels of a `ConvStem`.
+    Args: network: `embed_dim`, `vision_cfg` and `text_cfg` as open_clip takes them; `stem`: channels of a `ConvStem`;
+            `deep_stem`: whether it is a deep one.
     """
     from open_clip import CLIP
 
     module = CLIP(network["embed_dim"], dict(network["vision_cfg"]), dict(network["text_cfg"]))
     if network.get("stem"):
-        module.visual.conv1 = ConvStem(network["vision_cfg"]["width"], network["stem"])
+        module.visual.conv1 = ConvStem(network["vision_cfg"]["width"], network["stem"], network.get("deep_stem", False))
     return module
 
 
