@@ -25,8 +25,15 @@ _MAX_RATIO = 200  # unpacked over packed; pictures hardly compress
 class PictureFiles:
     """Pictures by the names that a table may call them: path, file name, and file name without its ending."""
 
-    def __init__(self, paths: Sequence[str], read: Callable[[str], bytes], notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        read: Callable[[str], bytes],
+        notes: tuple[str, ...] = (),
+        others: Sequence[str] = (),
+    ) -> None:
         self.paths = tuple(paths)
+        self.others = tuple(others)  # files that are no pictures, readable all the same
         self.read = read  # path -> bytes
         self.notes = notes
         self._by_name: dict[str, set[str]] = {}
@@ -68,8 +75,8 @@ def open_archive(data: bytes, limits: Limits = LIMITS) -> PictureFiles:
     paths = tuple(entry.filename for entry in entries if _is_picture(entry.filename))
     if not paths:
         raise BadInput(f"the archive holds no picture ({', '.join(PICTURE_ENDINGS)})", _FIELD)
-    left_out = sum(not entry.is_dir() for entry in entries) - len(paths)
-    notes = (f"{left_out} files that are no pictures were left out",) if left_out else ()
+    others = tuple(e.filename for e in entries if not e.is_dir() and not _is_picture(e.filename))
+    notes = (f"{len(others)} files that are no pictures were left out",) if others else ()
 
     def read(path: str) -> bytes:
         try:
@@ -78,7 +85,7 @@ def open_archive(data: bytes, limits: Limits = LIMITS) -> PictureFiles:
         except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
             raise BadInput("it is damaged inside the archive", _FIELD) from None
 
-    return PictureFiles(paths, read, notes)
+    return PictureFiles(paths, read, notes, others)
 
 
 def open_folder(folder: str | Path) -> PictureFiles:

@@ -273,7 +273,7 @@ def test_dsprites_that_are_none_are_refused(dsprites, tmp_path):
     with pytest.raises(BadInput, match="not dSprites"):
         data.load_dsprites(tmp_path / "other.npz")
     np.savez(tmp_path / "code.npz", imgs=np.array([{}], dtype=object), latents_values=np.zeros((1, 6)))
-    with pytest.raises(BadInput, match="not dSprites"):
+    with pytest.raises(BadInput, match="imgs is no plain array of numbers"):
         data.load_dsprites(tmp_path / "code.npz")
     with pytest.raises(BadInput, match="n is 0"):
         data.load_dsprites(dsprites, n=0)
@@ -311,13 +311,18 @@ def test_a_decoder_is_trained_on_a_users_sprites(tmp_path, sizes):
     card = train("own-images", folder=tmp_path, recipe=recipe)
     assert card["network"]["blocks"] == ([[0, 1], [2, 3, 4]] if sizes else [[0, 1, 2], [3, 4]])
     assert card["figures"]["rmse"] > 0 and card["figures"]["held_out_pictures"] == 6
-    assert Image.open(tmp_path / card["grid"]).size == (3 * 16, 3 * 16)
+    assert Image.open(tmp_path / card["grid"]).size == (4 * 16 + 4, 4 * 16 + 4)  # beside the pictures that lend blocks
     assert Recipe.from_json(json.loads(json.dumps(card["recipe"]))) == recipe
 
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"block_sizes": (5,)}, "blocks"), ({"scene": Scene(side=24)}, "images"), ({"images": "nothing.npz"}, "path")],
+    [
+        ({"block_sizes": (5,)}, "blocks"),
+        ({"images": "nothing.npz"}, "path"),
+        ({"images": "own:nothing"}, "images"),
+        ({"images": "own:../../secret"}, "images"),
+    ],
 )
 def test_pictures_that_cannot_be_trained_on_are_refused(dsprites, change, field):
     recipe = dataclasses.replace(OWN_IMAGES, **{"scene": Scene(side=16), "images": str(dsprites), **change})

@@ -30,7 +30,7 @@ def fake_training(args: dict, context: object) -> dict:
 def queue(tmp_path, monkeypatch) -> JobQueue:
     """A queue of jobs that train nothing."""
     made = JobQueue(tmp_path / "jobs", {"train": f"{__name__}:fake_training"})
-    for module in ("training", "evaluation"):
+    for module in ("training", "evaluation", "own_pictures", "previews"):
         monkeypatch.setattr(f"pages.decoder.{module}.jobs", lambda: made)
     return made
 
@@ -122,11 +122,15 @@ def test_training_is_a_job_with_the_painted_support(page, queue):
     page.run()
     assert "one piece" in texts(page) and "is a product" in texts(page)
     page.slider(key="decoder.nonlinearity").set_value(0.5)
+    page.selectbox(key="decoder.link").set_value("exp")
+    page.selectbox(key="decoder.recipe").set_value("-paper")
     page.segmented_control(key="decoder.kind").set_value("masked").run()
     page.button(key="decoder.train").click().run()
     assert not page.exception
     (job,) = queue.list()
-    assert job.args["family"] == "additive_decoding" and job.args["recipe"]["base"] == "live"
+    recipe = Recipe.from_json(job.args["recipe"])
+    assert (recipe.link, recipe.starts, recipe.weight_decay, recipe.scene.side) == ("exp", 1, 5e-4, 32)
+    assert job.args["family"] == "additive_decoding" and job.args["recipe"]["base"] == "live-paper"
     assert job.args["recipe"]["kind"] == "masked" and job.args["recipe"]["scene"]["nonlinearity"] == 0.5
     assert json.loads(job.args["recipe"]["support"])["mask"] == painter.frame_of(mask)
 
@@ -136,7 +140,9 @@ def test_places_in_the_plane_and_hidden_objects_are_trained_on(page, queue):
     opened(page, decoders="balls-l-additive")
     page.session_state["decoder.tab"] = "Train your own"
     page.run()
-    assert "train own-images --images PATH" in texts(page)
+    page.segmented_control(key="decoder.trained_on").set_value("pictures").run()
+    assert not page.exception and "train own-images --images PATH" in texts(page)
+    page.segmented_control(key="decoder.trained_on").set_value("scenes").run()
     page.slider(key="decoder.radius").set_value(0.3)
     page.toggle(key="decoder.hides").set_value(True).run()
     assert "no sum" in texts(page) and page.slider(key="decoder.nonlinearity").disabled

@@ -1,13 +1,11 @@
 """Scenes that a user has: dSprites as one .npz file, CLEVR-like folders of pictures with a scenes file.
 
-Both become `LatentImages`: images in [0, 1] and, where they are known, latents in blocks, each stretched to [0, 1].
+Both become `LatentImages`: pictures and, where they are known, latents in blocks, each stretched to [0, 1].
 Nothing is unpickled: arrays of objects are refused.
 """
 
 import hashlib
 import io
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +14,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from backend.additive_decoding import own_data
+from backend.additive_decoding.own_data import OwnPictures
 from backend.errors import BadInput, NotAvailable
 from backend.limits import LIMITS
 
 MAX_SCENES = 100_000
-DSPRITES_FACTORS = ("shape", "scale", "orientation", "x", "y")  # the published file's, but for colour
-CLEVR_FACTORS = ("x", "y", "z")  # of each object, in scene coordinates
 
 
 @dataclass(frozen=True, eq=False)
 class LatentImages:
     """Images of a user's own data, with what is known of their latents."""
 
-    images: Tensor  # (N, 3, side, side) in [0, 1]
+    pixels: Tensor  # (N, 3, side, side) uint8
     latents: Tensor | None  # (N, d) in [0, 1]; None: not known
     names: tuple[str, ...]  # of the latents
     blocks: tuple[tuple[int, ...], ...]
     digest: str  # sha256 of what was read
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, side, side) in [0, 1]; four times the memory."""
+        return self.pixels.float() / 255
 
 
 def load_dsprites(path: str | Path, n: int = 2000, seed: int = 0, sha256: str = "") -> LatentImages:
@@ -47,27 +50,20 @@ def load_dsprites(path: str | Path, n: int = 2000, seed: int = 0, sha256: str = 
         sha256: what the file's digest must be; empty: anything.
     Raises: NotAvailable: no such file; BadInput: another layout, another digest, or n out of range.
     """
-    data = _read(Path(path), sha256)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            images, values = file["imgs"], file["latents_values"]
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-        raise BadInput("the file is not dSprites: expected an .npz with imgs and latents_values", "path") from None
-    if images.ndim != 3 or values.ndim != 2 or len(images) != len(values) or values.shape[1] not in (5, 6):
-        raise BadInput(
-            f"dSprites has imgs (N, H, W) and latents_values (N, 6); the file has {images.shape} and {values.shape}",
-            "path",
-        )
-    if images.size == 0 or images.min() < 0 or images.max() > 1 or not np.isfinite(values).all():
-        raise BadInput("dSprites has pixels of 0 and 1 and finite latents", "path")
-    index = _draw(len(images), n, seed)
-    chosen = torch.from_numpy(np.ascontiguousarray(images[index])).float()
+    if not 1 <= n <= MAX_SCENES:
+        raise BadInput(f"n is {n}; expected 1..{MAX_SCENES}", "n")
+    return to_latent_images(own_data.read_sprites(_read(Path(path), sha256), n, seed))
+
+
+def to_latent_images(own: OwnPictures) -> LatentImages:
+    """Pictures as tensors, their factors stretched to [0, 1]."""
+    ends = [sum(own.sizes[: k + 1]) for k in range(len(own.sizes))]
     return LatentImages(
-        images=chosen[:, None].expand(-1, 3, -1, -1).contiguous(),
-        latents=_stretch(torch.from_numpy(values[index, -5:]).float()),  # colour is always white
-        names=DSPRITES_FACTORS,
-        blocks=((0, 1, 2), (3, 4)),  # what it is, where it is
-        digest=hashlib.sha256(data).hexdigest(),
+        pixels=torch.from_numpy(own.pixels).permute(0, 3, 1, 2).contiguous(),
+        latents=None if own.factors is None else _stretch(torch.from_numpy(own.factors)),
+        names=own.names,
+        blocks=tuple(tuple(range(end - size, end)) for end, size in zip(ends, own.sizes, strict=True)),
+        digest=own.digest,
     )
 
 
@@ -99,16 +95,8 @@ def load_clevr(folder: str | Path, side: int = 64, n: int = 2000, seed: int = 0)
         data = path.read_bytes()
         total.update(data)
         images.append(_picture(path.name, data, side))
-    latents = _places([scenes[path.name] for path in chosen]) if scenes else None
-    n_objects = 0 if latents is None else latents.shape[1] // len(CLEVR_FACTORS)
-    size = len(CLEVR_FACTORS)
-    return LatentImages(
-        images=torch.stack(images),
-        latents=latents,
-        names=tuple(f"{name} of {i + 1}" for i in range(n_objects) for name in CLEVR_FACTORS),
-        blocks=tuple(tuple(range(i * size, (i + 1) * size)) for i in range(n_objects)),
-        digest=total.hexdigest(),
-    )
+    places = own_data.stack_places([scenes[path.name] for path in chosen]) if scenes else (None, (), ())
+    return to_latent_images(OwnPictures(np.stack(images), *places, total.hexdigest()))
 
 
 def _read(path: Path, sha256: str) -> bytes:
@@ -126,8 +114,7 @@ def _draw(total: int, n: int, seed: int) -> np.ndarray:
     """Which items are taken, ascending; the same for the same seed."""
     if not 1 <= n <= MAX_SCENES:
         raise BadInput(f"n is {n}; expected 1..{MAX_SCENES}", "n")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[: min(n, total)]
-    return np.sort(order.numpy())
+    return own_data.draw_lots(total, n, seed)
 
 
 def _read_scenes(folder: Path) -> dict[str, list[list[float]]]:
@@ -136,17 +123,13 @@ def _read_scenes(folder: Path) -> dict[str, list[list[float]]]:
     if not files:
         return {}
     try:
-        scenes = json.loads(files[0].read_text(encoding="utf-8"))["scenes"]
-        return {
-            scene["image_filename"]: [[float(v) for v in item["3d_coords"]] for item in scene["objects"]]
-            for scene in scenes
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(f"{files[0].name} is not a scenes file in CLEVR's layout", "path") from None
+        return own_data.parse_scenes(files[0].read_bytes(), files[0].name)
+    except OSError:
+        raise BadInput(f"{files[0].name} cannot be read", "path") from None
 
 
-def _picture(name: str, data: bytes, side: int) -> Tensor:
-    """The middle square of a picture, at side x side pixels; (3, side, side) in [0, 1]."""
+def _picture(name: str, data: bytes, side: int) -> np.ndarray:
+    """The middle square of a picture, (side, side, 3) uint8."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > LIMITS.max_image_pixels:
@@ -156,15 +139,7 @@ def _picture(name: str, data: bytes, side: int) -> Tensor:
             square = opened.convert("RGB").crop((left, top, left + short, top + short))
     except OSError:
         raise BadInput(f"{name} is not a picture that can be read", "path") from None
-    pixels = np.asarray(square.resize((side, side), Image.Resampling.BOX), np.float32) / 255.0
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _places(objects: list[list[list[float]]]) -> Tensor | None:
-    """(N, objects x 3), each latent stretched to [0, 1]; None if the scenes have different numbers of objects."""
-    if len({len(scene) for scene in objects}) != 1 or not objects[0]:
-        return None
-    return _stretch(torch.tensor(objects).flatten(1))
+    return np.asarray(square.resize((side, side), Image.Resampling.BOX))
 
 
 def _stretch(latents: Tensor) -> Tensor:

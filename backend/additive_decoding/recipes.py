@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float = 0.0
     hessian_weight: float = 0.0  # of the Hessian penalty
     patience: int = 0  # stop after so many validations without a better loss; 0: never
-    images: str = ""  # a dSprites file or a folder of pictures, instead of drawn scenes; scene.side is kept
+    images: str = ""  # a dSprites file, a folder of pictures or own:ID, instead of drawn scenes; scene.side is kept
     block_sizes: tuple[int, ...] = ()  # of the latents of such pictures; none: as their factors are grouped
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ _BLOCKS = Recipe(
     starts=8, start_steps=1000, start_rate=6e-3, steps=4000, rate=3e-3,
 )  # fmt: skip
 _FOUR_BLOCKS = dataclasses.replace(
-    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=4, start_steps=1800
+    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=4, start_steps=1800, steps=9000
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -197,14 +197,13 @@ def recipe_of(name: str) -> Recipe:
     With the suffix -paper the paper's settings: one start, Adam 5e-4, weight decay 5e-4, early stopping.
     Raises: BadInput: no such name.
     """
-    if name in OTHERS:
-        return OTHERS[name]
     base = name.removesuffix(PAPER)
-    if base not in RECIPES:
+    known = RECIPES | OTHERS
+    if base not in known:
         raise BadInput(f"unknown model {name!r}; one of {', '.join(RECIPES)}", "name")
     if base == name:
-        return RECIPES[name]
+        return known[name]
     return dataclasses.replace(
-        RECIPES[base], starts=1, start_steps=0, steps=20_000, rate=5e-4, batch=64, constant_rate=True,
+        known[base], starts=1, start_steps=0, steps=20_000, rate=5e-4, batch=64, constant_rate=True,
         weight_decay=5e-4, patience=10,
     )  # fmt: skip

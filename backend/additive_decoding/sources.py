@@ -1,23 +1,24 @@
 """Where training gets its images: scenes drawn from a support as they are needed, or pictures that a user has."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from backend.additive_decoding.data import LatentImages, load_clevr, load_dsprites
+from backend.additive_decoding import own_store
+from backend.additive_decoding.data import LatentImages, load_clevr, load_dsprites, to_latent_images
+from backend.additive_decoding.own_data import FEWEST_PICTURES, MOST_PICTURES, check_sizes
 from backend.additive_decoding.scenes import Scene
 from backend.additive_decoding.supports import Support
 from backend.errors import BadInput
 from backend.models.additive_decoder import Blocks, check_blocks, shrink
 
 HELD_OUT = 0.1  # share of a user's pictures that training never sees
-FEWEST_PICTURES = 50
-MOST_PICTURES = 20_000  # that are read, by a seed of their own
-MOST_LATENTS = 64
 
 
 class Source(Protocol):
@@ -76,7 +77,7 @@ class StoredPictures:
     licence = "the pictures' owner decides; code: as Prism"
 
     def __init__(self, pictures: LatentImages, blocks: Blocks) -> None:
-        n, self.side = len(pictures), pictures.images.shape[-1]
+        n, self.side = len(pictures), pictures.pixels.shape[-1]
         if n < FEWEST_PICTURES:
             raise BadInput(f"there are {n} pictures; training needs at least {FEWEST_PICTURES}", "images")
         self.pictures, self.blocks = pictures, blocks
@@ -92,28 +93,33 @@ class StoredPictures:
         return self._held[torch.randperm(len(self._held), generator=generator)[:n]]
 
     def draw(self, scenes: Tensor, side: int) -> Tensor:
-        return shrink(self.pictures.images[scenes], side)
+        return shrink(self.pictures.pixels[scenes].float() / 255, side)
 
     def latents(self, scenes: Tensor) -> Tensor | None:
         return None if self.pictures.latents is None else self.pictures.latents[scenes]
 
 
 def read_pictures(path: str, side: int, sizes: Sequence[int] = ()) -> StoredPictures:
-    """A user's dSprites file (.npz) or folder of pictures, with blocks of the given sizes.
+    """A user's dSprites file (.npz), folder of pictures, or pictures kept as own:ID, with blocks of the given sizes.
 
     Args: sizes: of the blocks; none: as the data's own factors are grouped.
-    Raises: BadInput: unreadable, too few pictures, another side, or no blocks; NotAvailable: no such path.
+    Raises: BadInput: unreadable, too few pictures, or no blocks; NotAvailable: no such path.
     """
-    is_file = Path(path).suffix == ".npz"
-    found = load_dsprites(path, MOST_PICTURES) if is_file else load_clevr(path, side, MOST_PICTURES)
-    if found.images.shape[-1] % side:
-        raise BadInput(f"the pictures have {found.images.shape[-1]} pixels; {side} does not divide them", "images")
-    blocks = _blocks_of(found, sizes)
-    return StoredPictures(_at_side(found, side), blocks)
+    if path.startswith(own_store.PREFIX):
+        found = to_latent_images(own_store.read(path.removeprefix(own_store.PREFIX)))
+    elif Path(path).suffix == ".npz":
+        found = load_dsprites(path, MOST_PICTURES)
+    else:
+        found = load_clevr(path, side, MOST_PICTURES)
+    return StoredPictures(_at_side(found, side), _blocks_of(found, sizes))
 
 
 def _at_side(found: LatentImages, side: int) -> LatentImages:
-    return LatentImages(shrink(found.images, side), found.latents, found.names, found.blocks, found.digest)
+    """Means over areas, a few hundred pictures at a time."""
+    if found.pixels.shape[-1] == side:
+        return found
+    parts = [F.interpolate(part.float(), (side, side), mode="area").round() for part in found.pixels.split(500)]
+    return dataclasses.replace(found, pixels=torch.cat([part.to(torch.uint8) for part in parts]))
 
 
 def _blocks_of(found: LatentImages, sizes: Sequence[int]) -> Blocks:
@@ -121,11 +127,7 @@ def _blocks_of(found: LatentImages, sizes: Sequence[int]) -> Blocks:
         if len(found.blocks) < 2:
             raise BadInput("nothing says which latents these pictures have; name the sizes of the blocks", "blocks")
         return found.blocks
-    if min(sizes) < 1 or len(sizes) < 2 or sum(sizes) > MOST_LATENTS:
-        raise BadInput(
-            f"blocks of sizes {list(sizes)}; expected two or more, each at least 1, {MOST_LATENTS} latents at most",
-            "blocks",
-        )
+    sizes = check_sizes(sizes)
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
     blocks = [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
     return check_blocks(blocks, sum(sizes))

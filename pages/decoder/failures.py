@@ -9,8 +9,8 @@ import streamlit as st
 from backend.contracts import Result, SupportRequest
 from pages.decoder.board import Drawn, Refusal, ask, draw, figures_request
 from pages.decoder.figures import framed_sheet
+from pages.decoder.previews import strip
 from pages.decoder.settings import is_here
-from pages.decoder.training import strip
 from pages.shared.figures import format_value
 
 SIDE = 5  # scenes along each side of a card's grid

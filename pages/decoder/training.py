@@ -1,19 +1,19 @@
 """A support of the visitor's own: painted, described by the theory, trained on as a job, shown in the grids."""
 
 import dataclasses
-import html
 import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from backend.contracts import Result, SupportRequest
 from backend.errors import PrismError
 from backend.jobs import ENDED, JobStatus
 from pages.decoder.board import ask
+from pages.decoder.own_pictures import show_own_pictures
 from pages.decoder.painter import painter
+from pages.decoder.previews import draw_preview, strip
 from pages.decoder.settings import KIND_TITLES, OWN, Case
 from pages.shared.controls import begin, refused
 from pages.shared.figures import format_value
@@ -29,9 +29,11 @@ MOVES = {  # title, free properties, recipe that it begins with, what that train
     "places": ("Places in the plane", ("x", "y"), "live-plane", "8 starts of which one is chosen, then 1,500 steps"),
 }
 PLANAR_SUPPORTS = {"apart": "Independent", "apart-dependent": "The second one's side depends on the first one's place"}
-OWN_IMAGES = (
-    "Images of your own: `python -m backend train own-images --images PATH` trains on a dSprites file (.npz) or a "
-    "CLEVR-like folder of pictures on this machine, and writes weights, figures and a grid of recombinations."
+LINKS = {"identity": "none", "sigmoid": "sigmoid", "exp": "exp: blocks multiply"}
+RECIPES = {"": "Many starts", "-paper": "One start, as in the paper"}  # suffix of the base, title
+PAPER_SENTENCE = (
+    "The paper's settings at 32 × 32 pixels: one start, Adam with rate and weight decay 5e-4, at most 20,000 steps, "
+    "stopped early. One start often ends in a mixture that reconstructs well."
 )
 AXES = "Up: the left object's height. Right: the right object's height."
 
@@ -63,6 +65,22 @@ class Truth:
 
 
 def show_training() -> None:
+    """On scenes with a truth of one's choice, or on pictures that one has."""
+    begin("decoder.trained_on", "scenes")
+    source = st.segmented_control(
+        "Train on",
+        ["scenes", "pictures"],
+        format_func={"scenes": "Scenes drawn here", "pictures": "Pictures of your own"}.get,
+        key="decoder.trained_on",
+        required=True,
+    )
+    if source == "scenes":
+        _train_on_scenes()
+    else:
+        show_own_pictures()
+
+
+def _train_on_scenes() -> None:
     """Paint, read what the theory says of it, train, watch."""
     begin("decoder.moves", "heights")
     moves = st.segmented_control(
@@ -79,7 +97,6 @@ def show_training() -> None:
         refused(answer.sentence)
     _offer_training(support, truth, isinstance(answer, Result))
     _show_jobs()
-    st.caption(OWN_IMAGES)
 
 
 def _paint() -> str | None:
@@ -162,34 +179,43 @@ def _say_theory(result: Result, truth: Truth) -> None:
     st.image(strip(pictures), caption="Scenes of this training support", output_format="PNG")
 
 
-def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
-    """(K, S, S, 3) uint8 side by side on grey."""
-    k, side = pictures.shape[:2]
-    strip = np.full((side + 2 * gap, k * (side + gap) + gap, 3), 138, np.uint8)
-    for i, picture in enumerate(pictures):
-        left = gap + i * (side + gap)
-        strip[gap : gap + side, left : left + side] = picture
-    return strip
-
-
 # ----------------------------------------------------------------- training
 def _offer_training(support: str | None, truth: Truth, is_possible: bool) -> None:
     begin("decoder.kind", "additive")
     begin("decoder.job_seed", 0)
+    begin("decoder.link", "identity")
+    begin("decoder.recipe", "")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Decoder", list(KIND_TITLES), format_func=KIND_TITLES.get, key="decoder.kind", required=True
         )
+        link = st.selectbox(
+            "Link σ",
+            list(LINKS),
+            format_func=LINKS.get,
+            key="decoder.link",
+            width=190,
+            help="What the sum of blocks goes through. With exp the image is a product of blocks; sigmoid keeps it "
+            "between 0 and 1.",
+        )
+        suffix = st.selectbox("Recipe", list(RECIPES), format_func=RECIPES.get, key="decoder.recipe", width=230)
         seed = st.number_input("Training seed", 0, 10_000, key="decoder.job_seed", width=140)
         if st.button("Train", icon=":material/model_training:", key="decoder.train", disabled=not is_possible):
-            recipe = {"base": MOVES[truth.moves][2], "kind": kind, "support": support, "scene": truth.scene}
+            recipe = {
+                "base": MOVES[truth.moves][2] + suffix,
+                "kind": kind,
+                "link": link,
+                "support": support,
+                "scene": truth.scene,
+            }
             args = {"name": "live", "family": FAMILY, "seed": int(seed), "recipe": recipe}
             try:
                 remember("decoder.watched", jobs().submit("train", args))
             except PrismError as error:
                 refused(error.sentence)
+    small = f"The small recipe: 32 × 32 pixels, {MOVES[truth.moves][3]}; under three minutes on two cores."
     st.caption(
-        f"The small recipe: 32 × 32 pixels, {MOVES[truth.moves][3]}; under three minutes on two cores. "
+        f"{PAPER_SENTENCE if suffix else small} "
         "It goes on when you leave this page, and is found again when you come back."
     )
 
@@ -251,7 +277,9 @@ def _watch(job_id: str) -> None:
 
 def _draw_job(status: JobStatus) -> None:
     recipe = status.args["recipe"]
-    name = f"{KIND_TITLES[recipe['kind']]} decoder, seed {status.args['seed']}"
+    link = recipe.get("link", "identity")
+    name = f"{KIND_TITLES[recipe['kind']]} decoder" + (f", link {link}" if link != "identity" else "")
+    name += f", seed {status.args['seed']}"
     with st.container(border=True):
         if status.state in ("queued", "running"):
             st.progress(status.step.fraction, text=f"Training: {name}. {status.message or status.state}")
@@ -270,9 +298,7 @@ def _draw_job(status: JobStatus) -> None:
             refused(f"{name}: {status.error}")
         else:
             st.caption(f"Cancelled: {name}. Train again to start over.")
-        preview = _preview(status.id)
-        if preview is not None:
-            _draw_preview(preview)
+        draw_preview(status.id)
 
 
 def _show_own() -> None:
@@ -280,43 +306,3 @@ def _show_own() -> None:
     settings = recall("decoder.settings")
     remember("decoder.settings", dataclasses.replace(settings, case=OWN, kinds=()))
     forget(f"decoder.kinds.{OWN}")
-
-
-def _preview(job_id: str) -> dict[str, Any] | None:
-    """What the job drew last: losses and scenes, true and decoded."""
-    path = jobs().folder / job_id / "preview.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _draw_preview(preview: dict[str, Any]) -> None:
-    left, right = st.columns(2)
-    with left:
-        st.image(_loss_svg(preview["losses"]), width="stretch")
-    with right:
-        both = np.concatenate([strip(preview["true"]), strip(preview["decoded"])])
-        st.image(both, caption="Above: true scenes. Below: as decoded.", width="stretch", output_format="PNG")
-
-
-def _loss_svg(losses: np.ndarray) -> str:
-    """The root of the training loss over steps, as a line on light and dark alike."""
-    steps, values = losses[:, 0], np.log10(np.maximum(losses[:, 1], 1e-6))
-    keep = np.unique(np.linspace(0, len(steps) - 1, 160).astype(int))
-    x = 44 + (steps[keep] - steps[0]) / max(steps[-1] - steps[0], 1) * 296
-    low, high = values.min(), max(values.max(), values.min() + 0.1)
-    y = 12 + (high - values[keep]) / (high - low) * 96
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    ends = f"{format_value(10**high)}", f"{format_value(10**low)}"
-    label = html.escape(f"Root of the training loss, from {ends[0]} to {format_value(losses[-1, 1])}", quote=True)
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 350 140' width='700' height='280' role='img' "
-        f"aria-label='{label}'><g fill='#8a8a8a' font-size='10' font-family='sans-serif'>"
-        f"<text x='40' y='16' text-anchor='end'>{ends[0]}</text>"
-        f"<text x='40' y='111' text-anchor='end'>{ends[1]}</text>"
-        f"<text x='340' y='130' text-anchor='end'>step {int(steps[-1])}: {format_value(losses[-1, 1])}</text>"
-        "<text x='44' y='130'>root of the training loss (log scale)</text></g>"
-        f"<polyline points='{points}' fill='none' stroke='#0A84C6' stroke-width='2'/></svg>"
-    )
