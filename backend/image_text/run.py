@@ -22,6 +22,7 @@ from backend.contracts import (
     Step,
 )
 from backend.errors import BadInput, Cancelled, ModelFault
+from backend.limits import LIMITS
 from backend.image_text.counting import CountedTower
 from backend.image_text.held import Held, held_for, model_input
 from backend.image_text.judge import PHRASING
@@ -37,8 +38,6 @@ from backend.versions import versions
 FAMILY = "image_text"
 MODALITIES = ("image", "text", "both")
 CONTROLS = 4  # strangers whose text maps are averaged
-MAX_CHARACTERS = 200_000  # of one text; fifty pages have about 150,000
-MAX_TEXTS = 200
 _TOGETHER = 4  # sentences after the first that are explained at once
 
 
@@ -63,8 +62,8 @@ def _canonical(context: Context, request: Request, pair: ImageTextPair) -> Reque
     context.image(request.image_id)
     texts = (request.text,) if isinstance(request, PairMapRequest) else getattr(request, "sentences", None)
     texts = request.texts if texts is None else texts
-    if len(texts) > MAX_TEXTS:
-        raise BadInput(f"{len(texts)} texts; up to {MAX_TEXTS} are explained at once", "text")
+    if len(texts) > LIMITS.max_texts:
+        raise BadInput(f"{len(texts)} texts; up to {LIMITS.max_texts} are explained at once", "text")
     for text in texts:
         check_text(text, pair)
     if isinstance(request, PairScoreRequest):
@@ -86,9 +85,12 @@ def check_text(text: str, pair: ImageTextPair) -> TokenizedText:
     """A text as the model reads it. Raises: BadInput: empty, endless, or without a word that the model can read."""
     if not text.strip():
         raise BadInput("the text is empty; write or paste a sentence", "text")
-    if len(text) > MAX_CHARACTERS:
-        raise BadInput(f"the text has {len(text)} characters; up to {MAX_CHARACTERS} are read", "text")
+    if len(text) > LIMITS.max_text_characters:
+        raise BadInput(f"the text has {len(text)} characters; up to {LIMITS.max_text_characters} are read", "text")
     tokenized = pair.tokenizer.tokenize(text)
+    n_tokens = len(tokenized.ids) + tokenized.n_cut
+    if n_tokens > LIMITS.max_tokens:
+        raise BadInput(f"the text has {n_tokens} sub-tokens; up to {LIMITS.max_tokens} are read", "text")
     if not tokenized.words:
         raise BadInput("the model reads no word of this text; it knows Latin letters and digits", "text")
     return tokenized
