@@ -22,11 +22,11 @@ from backend.contracts import (
     Step,
 )
 from backend.errors import BadInput, Cancelled, ModelFault
-from backend.limits import LIMITS
 from backend.image_text.counting import CountedTower
 from backend.image_text.held import Held, held_for, model_input
 from backend.image_text.judge import PHRASING
 from backend.image_text.problem import Explanation, Problem
+from backend.limits import LIMITS
 from backend.models.clip import TASK, ImageTextPair
 from backend.models.tokenizers import TokenizedText
 from backend.path_attribution.randomisation import cascading_randomisation
