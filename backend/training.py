@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "weights"
 # Each has `train.RECIPES` and `train.job`.
 PACKAGES = ("path_attribution", "additive_decoding", "image_text", "additive_image")
 # These too, for models of a family that has a package already.
-TRAINED_BESIDE = ("scenes",)
+TRAINED_BESIDE = ("scenes", "sounds")
 _MAPS = "-maps"  # KEY-maps is no model: statistics and settings for the maps of the pair KEY
 
 

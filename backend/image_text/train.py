@@ -233,7 +233,7 @@ class Run:
                 self._since = []
                 self._keep()
             if on_step is not None:
-                what = "where findings are" if self.stage == "looking" else "what texts mean"
+                what = "where things are" if self.stage == "looking" else "what texts mean"
                 on_step(Step(done, total, f"{what}, loss {loss:.3f}"))
             if self.stage == "looking" and self.step >= self.recipe.looking_steps:
                 self._freeze_image_tower()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from backend.errors import BadInput, NotAvailable
 from backend.models import weights
+from backend.models.spectrograms import LogMel
 from backend.models.tokenizers import BytePairTokenizer, Tokenizer, WordTokenizer
-from backend.models.towers import ResNetTower, TextTower, TimmTower, Tower, VisionTower
+from backend.models.towers import AudioTower, ResNetTower, TextTower, TimmTower, Tower, VisionTower
 from backend.runtime import HasBytes
 
 PREFIX = "open_clip:"  # open_clip:ARCHITECTURE[/CHECKPOINT], with any names that open_clip knows
@@ -26,7 +27,7 @@ TASK = "image_text"
 
 @dataclass(frozen=True)
 class ImageTextPair(HasBytes):
-    """An image tower and a text tower into one space.
+    """An image tower and a text tower into one space, and for some models an audio tower, too.
 
     `image` takes (N, n_channels, *input_size) in [0, 1]; `text` takes (N, context_length) ids of `tokenizer`.
     `logit_scale` is what cosines were multiplied by in training. `card` says how it was made ({} if nobody told us);
@@ -43,6 +44,8 @@ class ImageTextPair(HasBytes):
     logit_scale: float
     digest: str
     card: Mapping[str, Any]
+    audio: Tower | None = None  # takes (N, 1, F, T) in [0, 1] as `spectrogram` makes them
+    spectrogram: LogMel | None = None
 
     @property
     def nbytes(self) -> int:
@@ -58,7 +61,7 @@ class ImageTextPair(HasBytes):
 
     def tower(self, modality: str) -> Tower:
         """Raises: BadInput: it has no such modality."""
-        towers = {tower.modality: tower for tower in (self.image, self.text)}
+        towers = {tower.modality: tower for tower in (self.image, self.text, self.audio) if tower is not None}
         if modality not in towers:
             raise BadInput(f"modality {modality!r}; this model has {', '.join(towers)}", "modality")
         return towers[modality]
@@ -69,9 +72,8 @@ class ImageTextPair(HasBytes):
 
     def with_module(self, module: nn.Module) -> "ImageTextPair":
         """The same pair with another copy of its network."""
-        return make_pair(
-            self.key, module, module.normalise, self.tokenizer, self.digest, self.card, self.n_channels
-        )  # fmt: skip
+        about = (self.digest, self.card, self.n_channels, self.spectrogram)
+        return make_pair(self.key, module, module.normalise, self.tokenizer, *about)
 
     def tokens(self, texts: str | Sequence[str]) -> Tensor:
         """Token ids on the model's device, (N, context_length)."""
@@ -80,6 +82,10 @@ class ImageTextPair(HasBytes):
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors, (N, C, H, W) in [0, 1] -> (N, E)."""
         return F.normalize(self.image.encode(images.to(self.device, self.dtype)), dim=-1)
+
+    def embed_audio(self, spectrograms: Tensor) -> Tensor:
+        """Unit vectors, (N, 1, F, T) in [0, 1] -> (N, E). Raises: BadInput: the model hears nothing."""
+        return F.normalize(self.tower("audio").encode(spectrograms.to(self.device, self.dtype)), dim=-1)
 
     def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Unit vectors, (N, E)."""
@@ -94,10 +100,12 @@ def make_pair(
     digest: str,
     card: Mapping[str, Any],
     n_channels: int = 3,
+    spectrogram: LogMel | None = None,
 ) -> ImageTextPair:
     """Put an open_clip model behind the towers' interface; it is set to evaluation and needs no gradients.
 
-    Args: module: `open_clip.CLIP`, `CustomTextCLIP` or the like. normalise: (N, C, H, W) in [0, 1] -> what it takes.
+    Args: module: `open_clip.CLIP`, `CustomTextCLIP` or the like, with a VisionTransformer `audio` if it hears, too.
+        normalise: (N, C, H, W) in [0, 1] -> what it takes. spectrogram: what sounds become for `audio`.
     Raises: NotAvailable: a tower of a kind that cannot be cut open.
     """
     module.normalise = normalise  # moves with the model, and its buffers count as its bytes
@@ -111,6 +119,7 @@ def make_pair(
         image = VisionTower(visual, normalise)
     else:
         raise NotAvailable(f"the image tower {type(visual).__name__} has no blocks that Prism can cut at", "model")
+    audio = getattr(module, "audio", None)
     size = visual.image_size
     return ImageTextPair(
         key=key,
@@ -123,6 +132,8 @@ def make_pair(
         logit_scale=float(module.logit_scale.detach().exp()),
         digest=digest,
         card=card,
+        audio=None if audio is None else AudioTower(audio, audio.normalise),
+        spectrogram=spectrogram,
     )
 
 
@@ -156,6 +167,20 @@ class RadiographChannels(nn.Module):
         smooth = F.interpolate(F.avg_pool2d(equal, side), size=images.shape[-2:], mode="bilinear")
         channels = ((images, self._RAW), (equal, self._EQUALISED), (equal - smooth, self._LOCAL))
         return torch.cat([(x - mean) / std for x, (mean, std) in channels], 1)
+
+
+class SpectrogramChannels(nn.Module):
+    """Spectrograms as three channels: level, level against its surroundings, and which frequency it is."""
+
+    _LEVEL, _LOCAL = (0.35, 0.2), (0.0, 0.15)  # mean and spread over synthesised sounds
+
+    def forward(self, spectrograms: Tensor) -> Tensor:
+        """(N, 1, F, T) in [0, 1] -> (N, 3, F, T)."""
+        side = max(1, spectrograms.shape[-2] // 6)
+        smooth = F.interpolate(F.avg_pool2d(spectrograms, side), size=spectrograms.shape[-2:], mode="bilinear")
+        height = torch.linspace(-1, 1, spectrograms.shape[-2]).to(spectrograms)[:, None].expand_as(spectrograms)
+        level = (spectrograms - self._LEVEL[0]) / self._LEVEL[1]
+        return torch.cat([level, (spectrograms - smooth - self._LOCAL[0]) / self._LOCAL[1], height], 1)
 
 
 def equalise(images: Tensor, bins: int = 256) -> Tensor:
@@ -212,17 +237,28 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
     """The CLIP that a card describes, untrained; its numbers come from the global generator.
 
     Args: network: `embed_dim`, `vision_cfg` and `text_cfg` as open_clip takes them; `stem`: channels of a `ConvStem`;
-            `deep_stem`: whether it is a deep one.
+            `deep_stem`: whether it is a deep one; `audio_cfg`: as `vision_cfg`, for a third tower over spectrograms.
     """
     from open_clip import CLIP
 
-    module = CLIP(network["embed_dim"], dict(network["vision_cfg"]), dict(network["text_cfg"]))
-    if network.get("stem"):
-        module.visual.conv1 = ConvStem(network["vision_cfg"]["width"], network["stem"], network.get("deep_stem", False))
+    def clip_with(vision: str) -> nn.Module:
+        made = CLIP(network["embed_dim"], dict(network[vision]), dict(network["text_cfg"]))
+        if network.get("stem"):
+            made.visual.conv1 = ConvStem(network[vision]["width"], network["stem"], network.get("deep_stem", False))
+        return made
+
+    module = clip_with("vision_cfg")
+    if network.get("audio_cfg"):
+        module.audio = clip_with("audio_cfg").visual
+        module.audio.normalise = SpectrogramChannels()
     return module
 
 
-_NORMALISE = {"radiograph": lambda: (RadiographChannels(), 1), "rgb": lambda: (MeanStd((0.5,) * 3, (0.25,) * 3), 3)}
+_NORMALISE = {
+    "radiograph": lambda: (RadiographChannels(), 1),
+    "rgb": lambda: (MeanStd((0.5,) * 3, (0.25,) * 3), 3),
+    "spectrogram": lambda: (SpectrogramChannels(), 1),
+}
 
 
 def pair_of_card(
@@ -231,7 +267,8 @@ def pair_of_card(
     """A model that was built from a card's `network`, with the words and the kind of image that the card names."""
     normalise, n_channels = _NORMALISE[network["images"]]()
     tokenizer = WordTokenizer(network["words"], network["text_cfg"]["context_length"])
-    return make_pair(key, module, normalise, tokenizer, digest, card or {}, n_channels)
+    spectrogram = LogMel(**network["spectrogram"]) if network.get("spectrogram") else None
+    return make_pair(key, module, normalise, tokenizer, digest, card or {}, n_channels, spectrogram)
 
 
 def load_trained(

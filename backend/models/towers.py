@@ -24,7 +24,7 @@ class Tower(ABC):
     """One encoder into the shared space.
 
     `encode(inputs)` equals `suffix(prefix(inputs, layer), layer, inputs)` at every layer. Features are not normalised.
-    `inputs` are images (N, C, H, W) in [0, 1] or token ids (N, L); whatever a modality needs.
+    `inputs` are images (N, C, H, W) or spectrograms (N, 1, F, T) in [0, 1], or token ids (N, L).
     """
 
     modality: Modality
@@ -189,6 +189,15 @@ class VisionTower(Tower):
             hidden, attention = attention_of(block, hidden)
             attentions.append(attention)
         return self._pool(hidden), attentions
+
+
+class AudioTower(VisionTower):
+    """open_clip's VisionTransformer over a spectrogram: its places are bands of frequency and times.
+
+    `inputs` are (N, 1, F, T) in [0, 1], lowest frequency first.
+    """
+
+    modality = "audio"
 
 
 class ResNetTower(Tower):
