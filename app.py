@@ -3,14 +3,22 @@
 Start with `streamlit run app.py`.
 """
 
+from pathlib import Path
+
 import streamlit as st
 from fastapi import FastAPI
 
-from backend import api
+from backend import api, guard
+from backend.catalog import FAMILIES
 from backend.jobs import default_queue
 
 pages = st.App("pages/main.py")
 app = FastAPI(lifespan=pages.lifespan(), title="Prism", openapi_url=None, docs_url=None, redoc_url=None)
 app = api.mount(app)
 app.mount("/", pages)
+guard.protect(
+    app,
+    pages={"models", *(family.url_path for family in FAMILIES.values())},
+    index_html=(Path(st.__file__).parent / "static" / "index.html").read_text(),
+)
 default_queue().resume()
