@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 from fastapi import FastAPI
 
-from backend import api, guard
+from backend import api, engines, guard
 from backend.catalog import FAMILIES
 from backend.jobs import default_queue
 
@@ -21,4 +21,5 @@ guard.protect(
     pages={"models", *(family.url_path for family in FAMILIES.values())},
     index_html=(Path(st.__file__).parent / "static" / "index.html").read_text(),
 )
-default_queue().resume()
+if engines.is_local():
+    default_queue().resume()

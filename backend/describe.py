@@ -3,8 +3,24 @@
 import dataclasses
 from typing import Any
 
-from backend.catalog import KindSpec, MethodSpec
-from backend.service import ModelStatus
+from backend.catalog import AUTOENCODERS, DECODERS, NAIMS, PAIRS, ROWS_OF, KindSpec, MethodSpec
+from backend.service import InterpretService, ModelStatus
+
+
+def describe_methods() -> list[dict[str, Any]]:
+    """The methods of every family, and the kinds of model that a family compares."""
+    return [describe_method(spec) for rows in ROWS_OF.values() for spec in rows.values()]
+
+
+def describe_models(service: InterpretService) -> list[dict[str, Any]]:
+    """The models of every family: those that the engine lists, then those that ship for the other families."""
+    listed = service.models()
+    keys, loaded = {status.spec.key for status in listed}, service.status().loaded
+    others = [row for rows in (DECODERS, PAIRS, NAIMS, AUTOENCODERS) for row in rows.values() if row.key not in keys]
+    return [
+        *map(describe_model, listed),
+        *({**describe_model(ModelStatus(row, row.key in loaded, 0, "")), "resident_bytes": None} for row in others),
+    ]
 
 
 def describe_method(spec: MethodSpec | KindSpec) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -84,6 +85,19 @@ def write_atomically(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     draft.write_text(text)
     os.replace(draft, path)
+
+
+class Jobs(Protocol):
+    """What pages and API may ask of a queue, here or on another machine."""
+
+    def submit(self, kind: str, args: dict[str, Any]) -> str: ...
+    def status(self, job_id: str) -> JobStatus: ...
+    def list(self) -> list[JobStatus]: ...
+    def result(self, job_id: str) -> dict[str, Any]: ...
+    def cancel(self, job_id: str) -> None: ...
+    def attach(self, job_id: str, on_step: OnStep = None) -> dict[str, Any]: ...
+    def read_file(self, job_id: str, name: str) -> bytes | None: ...
+    def forget(self, job_id: str) -> None: ...
 
 
 class JobQueue:
@@ -171,6 +185,25 @@ class JobQueue:
             if status.state in ENDED:
                 return self.result(job_id)
             time.sleep(POLL_S)
+
+    def read_file(self, job_id: str, name: str) -> bytes | None:
+        """A file that a job wrote into its folder (a preview, weights); None: there is none of this name.
+
+        Raises: BadInput: no such job.
+        """
+        if Path(name).name != name or name.startswith("."):
+            return None
+        try:
+            return (self._path(self.status(job_id).id) / name).read_bytes()
+        except OSError:
+            return None
+
+    def forget(self, job_id: str) -> None:
+        """Delete a job that has ended, with all that it wrote. Raises: BadInput: no such job, or it is running."""
+        status = self.status(job_id)
+        if status.state not in ENDED:
+            raise BadInput("the job is still running; cancel it first", "job")
+        shutil.rmtree(self._path(status.id), ignore_errors=True)
 
     def resume(self) -> None:
         """Take up jobs that an earlier process left unfinished. Called when the app starts."""

@@ -23,43 +23,42 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@contextlib.contextmanager
-def running_app(home: Path, **environment: str) -> Iterator[str]:
-    """`streamlit run app.py` as a process of its own; yields its address."""
-    port = free_port()
-    log = home / "app.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "streamlit",
-                "run",
-                "app.py",
-                "--server.port",
-                str(port),
-                "--server.address",
-                "127.0.0.1",
-            ],
+def start_app(home: Path, port: int, **environment: str) -> subprocess.Popen:
+    """Start `streamlit run app.py` as a process of its own; its log is `home`/app.log."""
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1"]
+    with (home / "app.log").open("a") as output:
+        return subprocess.Popen(
+            [*command, "--server.port", str(port)],
             cwd=ROOT,
             env={**os.environ, "PRISM_HOME": str(home), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while True:
-                assert process.poll() is None, f"the app ended: {log.read_text()[-2000:]}"
-                assert time.monotonic() < deadline, f"the app did not start: {log.read_text()[-2000:]}"
-                with contextlib.suppress(httpx.HTTPError):
-                    if httpx.get(f"{url}/_stcore/health", timeout=1).status_code == 200:
-                        break
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+
+
+def await_app(process: subprocess.Popen, home: Path, port: int) -> str:
+    """Wait until a started app answers; returns its address."""
+    url, log = f"http://127.0.0.1:{port}", home / "app.log"
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        assert process.poll() is None, f"the app ended: {log.read_text()[-2000:]}"
+        assert time.monotonic() < deadline, f"the app did not start: {log.read_text()[-2000:]}"
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/_stcore/health", timeout=1).status_code == 200:
+                return url
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def running_app(home: Path, **environment: str) -> Iterator[str]:
+    """`streamlit run app.py` as a process of its own; yields its address."""
+    port = free_port()
+    process = start_app(home, port, **environment)
+    try:
+        yield await_app(process, home, port)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")

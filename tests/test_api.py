@@ -8,7 +8,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from backend.catalog import METHODS
+from backend.catalog import ROWS_OF
 from backend.contracts import Result
 from backend.images import encode_png
 
@@ -27,7 +27,8 @@ def post(app_url: str, endpoint: str, *arguments) -> httpx.Response:
 
 
 def test_methods_and_models_are_listed(client):
-    assert [row["key"] for row in client.predict(api_name="/methods")] == list(METHODS)
+    listed = [(row["family"], row["key"]) for row in client.predict(api_name="/methods")]
+    assert listed == [(family, key) for family, rows in ROWS_OF.items() for key in rows]
     models = {row["key"]: row for row in client.predict(api_name="/models")}
     assert models["digits-gap"]["source"] == "embedded"
     assert not any("/" in str(row.get("weights", "")) for row in models.values()), "a path of the server is told"
@@ -69,7 +70,7 @@ def test_any_request_runs_on_a_kept_picture(client):
     ],
 )
 def test_bad_input_is_one_sentence_and_a_4xx(app_url, arguments, sentence):
-    defaults = (PICTURE, "digits-gap", "ig", None, "black", {}, 0)
+    defaults = (PICTURE, "digits-gap", "ig", None, "black", {}, 0, True)
     response = post(app_url, "attribute", *arguments, *defaults[len(arguments) :])
     if response.status_code == 200:  # an empty list of parameters is as good as none
         assert arguments[5] == []

@@ -28,7 +28,7 @@ def engine(tmp_path_factory):
 
 @pytest.fixture
 def page(engine, monkeypatch):
-    monkeypatch.setattr(session, "local_service", lambda: engine)
+    monkeypatch.setattr(session.engines, "local_service", lambda: engine)
     return AppTest.from_file(PAGE, default_timeout=TIMEOUT_S)
 
 

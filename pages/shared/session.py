@@ -9,18 +9,20 @@ from typing import Any
 
 import streamlit as st
 
+from backend import engines
 from backend.errors import PrismError
-from backend.jobs import JobQueue, default_queue
-from backend.service import InterpretService, local_service
+from backend.jobs import Jobs
+from backend.service import InterpretService
 
 
 def service() -> InterpretService:
-    """The engine that answers the pages' requests."""
-    return local_service()
+    """The engine that answers the pages' requests, here or on another machine."""
+    return engines.service()
 
 
-def jobs() -> JobQueue:
-    return default_queue()
+def jobs() -> Jobs:
+    """The queue of long work, beside that engine."""
+    return engines.jobs()
 
 
 def remember(key: str, value: Any) -> None:
