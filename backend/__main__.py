@@ -104,7 +104,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from backend.service import local_service
 
     service = local_service()
-    request = _with_image_ids(_read_json(arguments.request), Path(arguments.request).parent, service.put_image)
+    body, folder = _read_json(arguments.request), Path(arguments.request).parent
+    request = _with_ids(body, folder, service.put_image, service.put_audio)
     result = service.run(request_from_json(request), _show_step)
     _end_of_steps()
     result.save(arguments.out)
@@ -123,27 +124,31 @@ def _read_json(path: str) -> dict[str, Any]:
     return body
 
 
-def _with_image_ids(body: Any, folder: Path, put_image: Callable[[bytes], Any]) -> Any:
-    """Replace every `image: path` and `images: [path, ...]` (absolute, or relative to the request's folder) by ids."""
+def _with_ids(body: Any, folder: Path, put_image: Callable[[bytes], Any], put_audio: Callable[[bytes], Any]) -> Any:
+    """Replace every path by an id: `image: path`, `images: [path, ...]` and `audio: path`.
+
+    Paths are absolute, relative to the working folder, or relative to the request's folder.
+    """
     if isinstance(body, list):
-        return [_with_image_ids(item, folder, put_image) for item in body]
+        return [_with_ids(item, folder, put_image, put_audio) for item in body]
     if not isinstance(body, dict):
         return body
-    given = {name: _with_image_ids(item, folder, put_image) for name, item in body.items()}
+    given = {name: _with_ids(item, folder, put_image, put_audio) for name, item in body.items()}
     if isinstance(given.get("images"), list):
-        given["image_ids"] = [put_image(_read_image(path, folder)).id for path in given.pop("images")]
-    if "image" in given:
-        given["image_id"] = put_image(_read_image(given.pop("image"), folder)).id
+        given["image_ids"] = [put_image(_read_input(path, folder, "image")).id for path in given.pop("images")]
+    for name, put in (("image", put_image), ("audio", put_audio)):
+        if name in given:
+            given[f"{name}_id"] = put(_read_input(given.pop(name), folder, name)).id
     return given
 
 
-def _read_image(path: Any, folder: Path) -> bytes:
+def _read_input(path: Any, folder: Path, field: str) -> bytes:
     if not isinstance(path, str):
-        raise BadInput(f"image is {path!r}; expected a path", "image")
+        raise BadInput(f"{field} is {path!r}; expected a path", field)
     for candidate in (Path(path), folder / path):
         if candidate.is_file():
             return candidate.read_bytes()
-    raise BadInput(f"there is no file {path}", "image")
+    raise BadInput(f"there is no file {path}", field)
 
 
 def _train(arguments: argparse.Namespace) -> None:

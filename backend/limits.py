@@ -21,6 +21,12 @@ MIB = 1024 * 1024
 class Limits:
     max_upload_bytes: int = 20 * MIB  # one picture
     max_dicom_bytes: int = 64 * MIB  # one DICOM file; uncompressed ones are large
+    max_audio_bytes: int = 20 * MIB  # one sound
+    max_audio_s: float = 600.0
+    min_audio_s: float = 0.05
+    min_sample_rate: int = 4_000  # Hz
+    max_sample_rate: int = 384_000
+    max_audio_channels: int = 8
     max_report_characters: int = 400_000  # about a hundred pages
     max_report_sentences: int = 2_000
     max_image_pixels: int = 40_000_000  # width x height that the header announces
@@ -52,6 +58,7 @@ class Limits:
     max_upload_s: float = 900.0  # until a body is whole
     max_upload_pause_s: float = 20.0  # between two pieces of it
     image_store_bytes: int = 256 * MIB  # decoded uploads
+    audio_store_bytes: int = 128 * MIB  # decoded sounds
     result_store_bytes: int = 256 * MIB
     model_bytes: int = 2048 * MIB  # weights resident on the device
     chunk_pixels_cpu: int = 2**18  # points x height x width per model call; larger tensors are slower on a CPU

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backend import images
+from backend import audio, images
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, request_key
 from backend.errors import BadInput, Cancelled, NotAvailable, OutOfMemory, Superseded
@@ -39,6 +39,16 @@ class ImageInfo:
     width: int
     height: int
     channels: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a person should know of a sound that was put in."""
+
+    id: str
+    duration_s: float
+    sample_rate: int
     notes: tuple[str, ...]
 
 
@@ -72,6 +82,7 @@ class InterpretService(Protocol):
     """What every engine (local, remote, cluster) offers."""
 
     def put_image(self, data: bytes) -> ImageInfo: ...
+    def put_audio(self, data: bytes) -> AudioInfo: ...
     def run(self, request: Request, on_step: OnStep = None, session: str | None = None) -> Result: ...
     def cancel(self, session: str) -> None: ...
     def models(self) -> list[ModelStatus]: ...
@@ -87,6 +98,7 @@ class Context:
     runtime: Runtime
     library: Library
     images: Store[images.DecodedImage]
+    sounds: Store[audio.DecodedAudio]
     results: Store[Result]
     on_step: Callable[[Step], None]
     is_cancelled: Callable[[], bool]
@@ -98,6 +110,12 @@ class Context:
         if image is None:
             raise BadInput("the picture is no longer held; put it in again", "image")
         return image
+
+    def audio(self, audio_id: str) -> audio.DecodedAudio:
+        sound = self.sounds.get(audio_id)
+        if sound is None:
+            raise BadInput("the sound is no longer held; put it in again", "audio")
+        return sound
 
     def model(self, key: str, task: str = "classification"):
         """The model on the device. Raises: BadInput: no such model, or it is made for another task."""
@@ -233,6 +251,7 @@ class LocalService:
         self.runtime = runtime or Runtime(limits=limits)
         self.library = library or Library()
         self.image_store: Store[images.DecodedImage] = Store(limits.image_store_bytes)
+        self.audio_store: Store[audio.DecodedAudio] = Store(limits.audio_store_bytes)
         self.result_store: Store[Result] = Store(limits.result_store_bytes)
         self._flights: dict[str, _Flight] = {}
         self._sessions: dict[str, threading.Event] = {}  # those that wait for an answer
@@ -248,6 +267,15 @@ class LocalService:
         decoded = _decoder(data)(data, self.limits)
         self.image_store.put(decoded.id, decoded)
         return ImageInfo(decoded.id, decoded.width, decoded.height, decoded.pixels.shape[2], decoded.notes)
+
+    def put_audio(self, data: bytes) -> AudioInfo:
+        """Decode, check and keep a sound; equal bytes get the equal id.
+
+        Raises: BadInput: not a sound that can be used (see `backend.audio.decode`).
+        """
+        decoded = audio.decode(data, self.limits)
+        self.audio_store.put(decoded.id, decoded)
+        return AudioInfo(decoded.id, decoded.duration_s, decoded.sample_rate, decoded.notes)
 
     # ------------------------------------------------------------- work
     def run(self, request: Request, on_step: OnStep = None, session: str | None = None) -> Result:
@@ -331,6 +359,7 @@ class LocalService:
                 self.runtime,
                 self.library,
                 self.image_store,
+                self.audio_store,
                 self.result_store,
                 on_step,
                 is_cancelled,

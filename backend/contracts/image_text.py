@@ -1,4 +1,7 @@
-"""What can be asked about an image and a text before one image-text model."""
+"""What can be asked about two of an image, a text and a sound before one model that knows both.
+
+A sound takes the image's place (`audio_id` in that of `image_id`), or the text's: it is then explained by an image.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,18 +11,20 @@ from backend.contracts.values import Params
 
 @dataclass(frozen=True, slots=True)
 class PairMapRequest:
-    """Where in the image does the model find the text, and which words carry it?"""
+    """Where in the image or sound does the model find the text, and which words carry it?"""
 
     kind: ClassVar[str] = "pair_map"
     family: ClassVar[str] = "image_text"
-    image_id: str  # sha256 of the bytes
-    text: str
+    image_id: str | None = None  # sha256 of the bytes
+    text: str | None = None
     method: str = "m2ib"  # MethodSpec.key
     model: str = "cxr-clip"  # ModelSpec.key
-    modality: str = "both"  # "image", "text" or "both"
+    modality: str = "both"  # "image", "text" or "audio", as far as they are given, or "both"
     params: Params = ()
     seed: int = 0
     control_id: str | None = None  # the picture that the text does not belong to; None: held by the model, or shipped
+    audio_id: str | None = None  # sha256 of the bytes of a sound
+    start_s: float = 0.0  # where in the sound the model begins to hear
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +33,16 @@ class ReportMapsRequest:
 
     kind: ClassVar[str] = "report_maps"
     family: ClassVar[str] = "image_text"
-    image_id: str
-    sentences: tuple[str, ...]
+    image_id: str | None = None
+    sentences: tuple[str, ...] = ()
     method: str = "m2ib"
     model: str = "cxr-clip"
     modality: str = "both"
     params: Params = ()
     seed: int = 0
     control_id: str | None = None
+    audio_id: str | None = None
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,11 @@ class PairScoreRequest:
 
     kind: ClassVar[str] = "pair_score"
     family: ClassVar[str] = "image_text"
-    image_id: str
-    texts: tuple[str, ...]
+    image_id: str | None = None
+    texts: tuple[str, ...] = ()
     model: str = "cxr-clip"
+    audio_id: str | None = None
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

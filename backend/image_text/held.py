@@ -6,21 +6,26 @@ the pictures that ship with Prism are embedded when they are first needed.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backend import images as decoding
+from backend.audio import DecodedAudio
 from backend.catalog import EXAMPLES
+from backend.errors import BadInput, NotAvailable
 from backend.examples import example_bytes
 from backend.image_text.problem import Statistics
 from backend.models import weights
 from backend.models.clip import ImageTextPair
 from backend.models.inputs import fit, match_channels
+from backend.models.spectrograms import resample
 from backend.store import Store
 
 SUFFIX = "-maps"  # of the file beside the weights
@@ -33,14 +38,23 @@ class Held:
 
     images: Tensor  # (K, E)
     texts: Tensor  # (K, E)
+    sounds: Tensor | None = None  # (K, E), of models that hear
     statistics: Mapping[tuple[str, int], Statistics] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     origin: str = ""  # of the strangers, in words
     notes: tuple[str, ...] = ()
 
+    def of(self, modality: str) -> Tensor:
+        """The strangers of a modality. Raises: NotAvailable: none are held."""
+        found = {"image": self.images, "text": self.texts, "audio": self.sounds}[modality]
+        if found is None:
+            raise NotAvailable("no sounds to compare with are held for this model", "model")
+        return found
+
     @property
     def nbytes(self) -> int:
-        tensors = [self.images, self.texts, *(t for s in self.statistics.values() for t in (s.mean, s.std))]
+        kept = [self.images, self.texts] + ([] if self.sounds is None else [self.sounds])
+        tensors = [*kept, *(t for s in self.statistics.values() for t in (s.mean, s.std))]
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def settings_of(self, method: str, modality: str) -> dict[str, Any]:
@@ -76,7 +90,8 @@ def _read(pair: ImageTextPair, folder: Path) -> Held:
     for name in names:  # "image.1"
         modality, _, layer = name.partition(".")
         statistics[modality, int(layer)] = Statistics(state[f"{name}.mean"], state[f"{name}.std"])
-    return Held(state["images"], state["texts"], statistics, card["settings"], card["strangers"])
+    strangers = state["images"], state["texts"], state.get("sounds")
+    return Held(*strangers, statistics, card["settings"], card["strangers"])
 
 
 def _shipped_strangers(pair: ImageTextPair, notes: tuple[str, ...] = ()) -> Held:
@@ -90,6 +105,33 @@ def _shipped_strangers(pair: ImageTextPair, notes: tuple[str, ...] = ()) -> Held
             origin=f"{len(shown)} photographs and drawings that ship with Prism",
             notes=notes,
         )
+
+
+def sound_input(sound: DecodedAudio, pair: ImageTextPair, start_s: float = 0.0) -> tuple[Tensor, list[str]]:
+    """(1, 1, F, T) float32 in [0, 1], as the pair hears it from `start_s` on, and what was done on the way.
+
+    Raises: BadInput: the model hears nothing, the sound ends before `start_s`, or is silent behind it.
+    """
+    hearing = pair.spectrogram
+    if hearing is None:
+        raise BadInput(f"{pair.key} hears nothing; choose a model for sounds", "model")
+    if not 0 <= start_s < sound.duration_s:
+        raise BadInput(f"start_s is {start_s:g}; the sound lasts {sound.duration_s:.1f} s", "start_s")
+    first = int(start_s * sound.sample_rate)
+    part = sound.samples[first : first + math.ceil(hearing.duration_s * sound.sample_rate)]
+    samples, notes = resample(part, sound.sample_rate, hearing.sample_rate), []
+    if sound.sample_rate != hearing.sample_rate:
+        notes.append(f"resampled from {sound.sample_rate} to {hearing.sample_rate} Hz")
+    if len(sound.samples) > len(part):
+        notes.append(
+            f"the model hears {hearing.duration_s:.1f} s at once: from {start_s:.1f} s on, of {sound.duration_s:.1f} s"
+        )
+    elif len(samples) < hearing.n_samples:
+        notes.append(f"silence added up to the {hearing.duration_s:.1f} s that the model hears")
+    shown = hearing(np.pad(samples, (0, max(0, hearing.n_samples - len(samples))))[: hearing.n_samples])
+    if not shown.any():
+        raise BadInput("the part of the sound that the model hears is silent", "start_s")
+    return torch.from_numpy(shown)[None, None], notes
 
 
 def model_input(image: decoding.DecodedImage, pair: ImageTextPair) -> tuple[Tensor, list[str]]:

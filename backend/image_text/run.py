@@ -1,4 +1,7 @@
-"""Requests about an image and a text: ids and words to tensors, pure functions, tensors to a numpy result."""
+"""Requests about an image and a text: ids and words to tensors, pure functions, tensors to a numpy result.
+
+A sound stands in the image's place, as its spectrogram, or before an image in the text's.
+"""
 
 import dataclasses
 import importlib
@@ -23,7 +26,7 @@ from backend.contracts import (
 )
 from backend.errors import BadInput, Cancelled, ModelFault
 from backend.image_text.counting import CountedTower
-from backend.image_text.held import Held, held_for, model_input
+from backend.image_text.held import Held, held_for, model_input, sound_input
 from backend.image_text.judge import PHRASING
 from backend.image_text.problem import Explanation, Problem
 from backend.limits import LIMITS
@@ -36,7 +39,6 @@ from backend.service import Context
 from backend.versions import versions
 
 FAMILY = "image_text"
-MODALITIES = ("image", "text", "both")
 CONTROLS = 4  # strangers whose text maps are averaged
 _TOGETHER = 4  # sentences after the first that are explained at once
 
@@ -54,31 +56,61 @@ def prepare(context: Context, request: Request) -> tuple[Request, str]:
 
 def _canonical(context: Context, request: Request, pair: ImageTextPair) -> Request:
     if isinstance(request, PairRandomisationRequest):
-        if request.map.modality not in ("image", "text"):
-            raise BadInput("choose one modality, image or text: the layers of one tower are randomised", "modality")
+        if request.map.modality not in given_to(request.map):
+            one = " or ".join(given_to(request.map))
+            raise BadInput(f"choose one modality, {one}: the layers of one tower are randomised", "modality")
         if not 1 <= request.max_layers <= 100:
             raise BadInput(f"max_layers is {request.max_layers}; expected 1..100", "max_layers")
         return dataclasses.replace(request, map=_canonical(context, request.map, pair))
-    context.image(request.image_id)
-    texts = (request.text,) if isinstance(request, PairMapRequest) else getattr(request, "sentences", None)
-    texts = request.texts if texts is None else texts
+    given, texts = given_to(request), texts_of(request)
+    if "image" in given:
+        context.image(request.image_id)
+    if "audio" in given:
+        sound_input(context.audio(request.audio_id), pair, request.start_s)
     if len(texts) > LIMITS.max_texts:
         raise BadInput(f"{len(texts)} texts; up to {LIMITS.max_texts} are explained at once", "text")
     for text in texts:
         check_text(text, pair)
     if isinstance(request, PairScoreRequest):
         return request
-    if request.modality not in MODALITIES:
-        raise BadInput(f"modality {request.modality!r}; expected {', '.join(MODALITIES)}", "modality")
+    if request.modality not in (*given, "both"):
+        raise BadInput(f"modality {request.modality!r}; expected {', '.join(given)} or both", "modality")
     if request.control_id is not None:
-        context.image(request.control_id)
+        (context.audio if given[0] == "audio" else context.image)(request.control_id)
     params = method(request.method, FAMILY).complete_params(request.params)
     layer = dict(params).get("layer")
     if layer is not None:
-        for modality in _asked(request.modality):
+        for modality in _asked(request):
             tower = pair.tower(modality)
             tower.check_layer(layer, tower.first_layer if method(request.method, FAMILY).group == "bottleneck" else 0)
     return dataclasses.replace(request, params=params)
+
+
+def texts_of(request: Request) -> tuple[str, ...]:
+    """The texts of a request, of one or of many."""
+    if isinstance(request, PairMapRequest):
+        return () if request.text is None else (request.text,)
+    return request.texts if isinstance(request, PairScoreRequest) else request.sentences
+
+
+def given_to(request: Request) -> tuple[str, str]:
+    """The two modalities that a request brings: first what is listened to or looked at.
+
+    Raises: BadInput: it brings fewer, or all three.
+    """
+    there = {
+        "audio": request.audio_id is not None,
+        "image": request.image_id is not None,
+        "text": bool(texts_of(request)),
+    }
+    given = [name for name, is_there in there.items() if is_there]
+    if len(given) == 2:
+        return given[0], given[1]
+    if len(given) == 3:
+        raise BadInput("an image, a text and a sound are given; leave one of them out", "modality")
+    if not there["image"] and not there["audio"]:
+        raise BadInput("give an image or a sound to look for the text in", "image")
+    raise BadInput("the text is missing; write or paste a sentence", "text")
 
 
 def check_text(text: str, pair: ImageTextPair) -> TokenizedText:
@@ -96,8 +128,8 @@ def check_text(text: str, pair: ImageTextPair) -> TokenizedText:
     return tokenized
 
 
-def _asked(modality: str) -> tuple[str, ...]:
-    return ("image", "text") if modality == "both" else (modality,)
+def _asked(request: Request) -> tuple[str, ...]:
+    return given_to(request) if request.modality == "both" else (request.modality,)
 
 
 # ----------------------------------------------------------------- dispatch
@@ -108,15 +140,16 @@ def run(context: Context, request: Request) -> Result:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image and texts before one pair of encoders: what every request of this family starts from."""
+    """What is seen or heard and texts before one pair of encoders: what every request of this family starts from."""
 
     pair: ImageTextPair
     held: Held
-    pixels: Tensor  # (1, C, H, W) in [0, 1], on the device
-    image: Tensor  # (1, E), unit vector
-    texts: Tensor  # (S, E), unit vectors
+    pixels: Tensor  # (1, C, H, W) in [0, 1], on the device; of a sound, its spectrogram (1, 1, F, T)
+    image: Tensor  # (1, E), unit vector of it
+    texts: Tensor  # (S, E), unit vectors of the texts; of a picture where there is no text
     tokenized: tuple[TokenizedText, ...]
     notes: tuple[str, ...]
+    modalities: tuple[str, str] = ("image", "text")  # of `pixels` and of `texts`
     passes: PassCounter = dataclasses.field(default_factory=PassCounter)
 
     @property
@@ -124,20 +157,43 @@ class Scene:
         return (self.texts @ self.image.T)[:, 0]  # (S,)
 
 
-def _scene(context: Context, model: str, image_id: str, texts: Sequence[str]) -> Scene:
-    pair: ImageTextPair = context.model(model, TASK)
-    pixels, notes = model_input(context.image(image_id), pair)
-    pixels = pixels.to(pair.device, pair.dtype)
+def _scene(context: Context, request: Request) -> Scene:
+    """What the request brings, embedded."""
+    pair: ImageTextPair = context.model(request.model, TASK)
+    seen, other = given_to(request)
     held = held_for(pair, context.library.weights_folder)
-    tokenized = tuple(check_text(text, pair) for text in texts)
+    pixels, notes = _input(context, request, pair, seen)
+    texts, tokenized = texts_of(request), ()
+    if other == "text":
+        tokenized = tuple(check_text(text, pair) for text in texts)
+        with torch.no_grad():
+            embedded = pair.embed_texts(list(texts))
+    else:
+        picture, more = _input(context, request, pair, other)
+        notes = [*notes, *more]
+        embedded = embed(pair, other, picture)
     for number, text in enumerate(tokenized):
         if text.n_cut:
             place = f"text {number + 1}" if len(tokenized) > 1 else "the text"
             notes.append(f"the model reads {len(text.ids)} sub-tokens at most: {text.n_cut} of {place} are cut off")
-    with torch.no_grad():
-        image, embedded = pair.embed_images(pixels), pair.embed_texts(list(texts))
-    passes = PassCounter(forward=1 + len(texts))
-    return Scene(pair, held, pixels, image, embedded, tokenized, (*notes, *held.notes), passes)
+    passes = PassCounter(forward=1 + len(embedded))
+    notes = (*notes, *held.notes)
+    return Scene(pair, held, pixels, embed(pair, seen, pixels), embedded, tokenized, notes, (seen, other), passes)
+
+
+def _input(context: Context, request: Request, pair: ImageTextPair, modality: str) -> tuple[Tensor, list[str]]:
+    """The request's picture or sound as the model takes it, on its device; and what was done on the way."""
+    if modality == "audio":
+        made, notes = sound_input(context.audio(request.audio_id), pair, request.start_s)
+    else:
+        made, notes = model_input(context.image(request.image_id), pair)
+    return made.to(pair.device, pair.dtype), notes
+
+
+@torch.no_grad()
+def embed(pair: ImageTextPair, modality: str, inputs: Tensor) -> Tensor:
+    """Unit vectors of pictures or spectrograms, (N, E)."""
+    return pair.embed_audio(inputs) if modality == "audio" else pair.embed_images(inputs)
 
 
 def _provenance(context: Context, scene: Scene, notes: Sequence[str] = ()) -> Provenance:
@@ -158,12 +214,15 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 # ----------------------------------------------------------------- maps
 def _map_pair(context: Context, request: PairMapRequest) -> Result:
-    scene = _scene(context, request.model, request.image_id, (request.text,))
-    (answer,) = explain_texts(context, scene, request, (0,))
+    scene = _scene(context, request)
+    if scene.modalities[1] == "text":
+        (answer,) = explain_texts(context, scene, request, (0,))
+    else:
+        answer = _explain_both(context, scene, request)
     return Result(
         request=request,
         arrays={"pixels": to_numpy(scene.pixels[0].permute(1, 2, 0)), **answer.arrays},
-        values=answer.values,
+        values={**answer.values, **_about_sound(scene, request)},
         quality=answer.quality,
         unit=method(request.method, FAMILY).unit,
         provenance=_provenance(context, scene, answer.notes),
@@ -172,7 +231,7 @@ def _map_pair(context: Context, request: PairMapRequest) -> Result:
 
 def _map_report(context: Context, request: ReportMapsRequest) -> Result:
     """The first sentence by itself, so that it shows early; the others a few at a time."""
-    scene = _scene(context, request.model, request.image_id, request.sentences)
+    scene = _scene(context, request)
     total = len(request.sentences)
     answers: list[Answer] = []
     starts = [0, *range(1, total, _TOGETHER)]
@@ -199,6 +258,7 @@ def _report(context: Context, scene: Scene, request: ReportMapsRequest, answers:
         request=request,
         arrays=arrays,
         values={
+            **_about_sound(scene, request),
             "done": len(answers),
             "signed": method(request.method, FAMILY).signed,
             "sentences": [answer.values for answer in answers],
@@ -231,13 +291,46 @@ def explain_texts(
     """Maps of some of a scene's texts, on the image, on the words, or on both."""
     spec = method(request.method, FAMILY)
     parts: list[Answer] = [_about(scene, row, spec) for row in rows]
-    for modality in _asked(request.modality):
-        explain, show = (_explain_image, _show_image) if modality == "image" else (_explain_words, _show_words)
+    for modality in _asked(request):
+        explain, show = (_explain_words, _show_words) if modality == "text" else (_explain_image, _show_image)
         params = _settings(scene, spec, request.params, modality)
         explanations = explain(context, scene, request, spec, params, rows)
         shown = [show(scene, row, explanation) for row, explanation in zip(rows, explanations, strict=True)]
         parts = [_joined(a, b, modality, params) for a, b in zip(parts, shown, strict=True)]
     return parts
+
+
+def _explain_both(context: Context, scene: Scene, request: PairMapRequest) -> Answer:
+    """A sound and a picture: where each of them matches the other; there are no words."""
+    spec = method(request.method, FAMILY)
+    answer = Answer({}, {"cosine": float(scene.cosines[0]), "signed": spec.signed, "settings": {}, "words": []}, {}, ())
+    for modality in _asked(request):
+        turned = scene if modality == scene.modalities[0] else _turned(context, scene, request)
+        params = _settings(scene, spec, request.params, modality)
+        (explanation,) = _explain_image(context, turned, request, spec, params, (0,))
+        answer = _joined(answer, _show_image(turned, 0, explanation), modality, params)
+    return answer
+
+
+def _turned(context: Context, scene: Scene, request: PairMapRequest) -> Scene:
+    """The same two with the other one looked at."""
+    seen, other = scene.modalities
+    pixels, _ = _input(context, request, scene.pair, other)
+    return dataclasses.replace(scene, pixels=pixels, image=scene.texts, texts=scene.image, modalities=(other, seen))
+
+
+def _about_sound(scene: Scene, request: PairMapRequest | ReportMapsRequest | PairScoreRequest) -> dict[str, Any]:
+    """What the axes of a spectrogram mean; nothing where none is shown."""
+    hearing = scene.pair.spectrogram
+    if scene.modalities[0] != "audio" or hearing is None:
+        return {}
+    return {
+        "sound": {
+            "start_s": request.start_s,
+            "duration_s": hearing.duration_s,
+            "edges_hz": [round(float(edge), 1) for edge in hearing.edges_hz],
+        }
+    }
 
 
 def _settings(scene: Scene, spec: MethodSpec, params: tuple, modality: str) -> dict[str, Any]:
@@ -283,7 +376,7 @@ def _joined(one: Answer, other: Answer, modality: str, params: dict[str, Any]) -
 
 # ----------------------------------------------------------------- one tower
 def _problem(context: Context, scene: Scene, modality: str, seed: int, **fields: Any) -> Problem:
-    height, width = scene.pair.input_size
+    height, width = scene.pixels.shape[-2:]
     return Problem(
         tower=CountedTower(scene.pair.tower(modality), scene.passes),
         seed=seed,
@@ -316,11 +409,11 @@ def _explain_image(
     problem = _problem(
         context,
         scene,
-        "image",
+        scene.modalities[0],
         request.seed,
         inputs=scene.pixels,
         targets=scene.texts[rows],
-        negatives=scene.held.texts,
+        negatives=scene.held.of(scene.modalities[1]),
     )
     explanation = implementation(spec)(problem, **params)
     _check_finite(spec, explanation.maps)
@@ -354,7 +447,7 @@ def _explain_words(
                 request.seed,
                 inputs=scene.pair.tokens(request.text if hasattr(request, "text") else request.sentences[row]),
                 targets=torch.cat([scene.image, strangers]),
-                negatives=scene.held.images,
+                negatives=scene.held.of(scene.modalities[0]),
                 words=tuple((word.first, word.last) for word in tokenized.words),
             )
         )
@@ -369,15 +462,22 @@ def _explain_words(
 
 
 def _strangers(context: Context, scene: Scene, control_id: str | None, row: int) -> Tensor:
-    """Images that the text does not belong to: the visitor's own, or some of the half that it fits least; (K, E)."""
+    """Images or sounds that the text does not belong to: the visitor's own, or some of the half that it fits least.
+
+    Returns: (K, E).
+    """
+    seen, pair = scene.modalities[0], scene.pair
     if control_id is not None:
-        pixels, _ = model_input(context.image(control_id), scene.pair)
-        with torch.no_grad():
-            return scene.pair.embed_images(pixels)
-    order = (scene.held.images @ scene.texts[row]).argsort()
+        is_sound = seen == "audio"
+        found, _ = (
+            sound_input(context.audio(control_id), pair) if is_sound else model_input(context.image(control_id), pair)
+        )
+        return embed(pair, seen, found)
+    strangers = scene.held.of(seen)
+    order = (strangers @ scene.texts[row]).argsort()
     lower = order[: max(1, len(order) // 2)]
     chosen = torch.linspace(0, len(lower) - 1, min(CONTROLS, len(lower))).round().long().to(lower.device)
-    return scene.held.images[lower[chosen]]
+    return strangers[lower[chosen]]
 
 
 def _check_finite(spec: MethodSpec, maps: Tensor) -> None:
@@ -388,13 +488,13 @@ def _check_finite(spec: MethodSpec, maps: Tensor) -> None:
 # ----------------------------------------------------------------- what is shown
 def _show_image(scene: Scene, row: int, explanation: Explanation) -> Answer:
     cells = explanation.maps  # (1, rows, columns)
-    size = tuple(scene.pixels.shape[-2:])
+    size, seen = tuple(scene.pixels.shape[-2:]), scene.modalities[0]
     arrays = {
-        "image_map": to_numpy(enlarge(cells, size)[0]),
-        "image_cells": to_numpy(cells[0]),
-        **{f"image_{name}": to_numpy(curve[0]) for name, curve in explanation.curves.items()},
+        f"{seen}_map": to_numpy(enlarge(cells, size)[0]),
+        f"{seen}_cells": to_numpy(cells[0]),
+        **{f"{seen}_{name}": to_numpy(curve[0]) for name, curve in explanation.curves.items()},
     }
-    return Answer(arrays, {}, _quality("image", explanation, cells), tuple(explanation.notes))
+    return Answer(arrays, {}, _quality(seen, explanation, cells), tuple(explanation.notes))
 
 
 def enlarge(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -436,11 +536,15 @@ def _quality(modality: str, explanation: Explanation, shown: Tensor) -> dict[str
 
 # ----------------------------------------------------------------- scores
 def _score_pair(context: Context, request: PairScoreRequest) -> Result:
-    scene = _scene(context, request.model, request.image_id, request.texts)
+    scene = _scene(context, request)
     return Result(
         request=request,
-        arrays={"cosines": to_numpy(scene.cosines)},
-        values={"texts": list(request.texts), "findings": findings(context, scene)},
+        arrays={"cosines": to_numpy(scene.cosines), "pixels": to_numpy(scene.pixels[0].permute(1, 2, 0))},
+        values={
+            "texts": list(request.texts),
+            "findings": findings(context, scene),
+            **_about_sound(scene, request),
+        },
         unit="cosine",
         provenance=_provenance(context, scene),
     )
@@ -475,15 +579,25 @@ def findings(context: Context, scene: Scene) -> list[dict[str, Any]]:
 def _randomise(context: Context, request: PairRandomisationRequest) -> Result:
     """Explain again while the layers of the explained tower are randomised from the output, in a copy of the pair."""
     asked = request.map
-    scene = _scene(context, asked.model, asked.image_id, (asked.text,))
+    scene = _scene(context, asked)
     quiet = dataclasses.replace(context, on_step=lambda _: _stop_if_cancelled(context))
-    ids, is_image = scene.pair.tokens(asked.text), asked.modality == "image"
+    if asked.modality == scene.modalities[1] != "text":
+        scene = _turned(context, scene, asked)
+    is_text = asked.modality == "text"
+    inputs = scene.pair.tokens(asked.text) if is_text else scene.pixels
 
     def explain(module: torch.nn.Module) -> Tensor:
+        pair = scene.pair.with_module(module)
         with torch.no_grad():  # the towers call parts of blocks; a plain call shows the order of all layers
-            module.encode_image(module.normalise(scene.pixels)) if is_image else module.encode_text(ids)
-        (answer,) = explain_texts(quiet, dataclasses.replace(scene, pair=scene.pair.with_module(module)), asked, (0,))
-        return torch.from_numpy(np.atleast_2d(answer.arrays["image_map" if is_image else "word_map"]))
+            _call_plainly(module, asked.modality, inputs)
+        changed = dataclasses.replace(scene, pair=pair)
+        if scene.modalities[1] == "text":
+            (answer,) = explain_texts(quiet, changed, asked, (0,))
+            return torch.from_numpy(np.atleast_2d(answer.arrays["word_map" if is_text else f"{asked.modality}_map"]))
+        spec = method(asked.method, FAMILY)
+        params = _settings(scene, spec, asked.params, asked.modality)
+        (explanation,) = _explain_image(quiet, changed, asked, spec, params, (0,))
+        return enlarge(explanation.maps, tuple(scene.pixels.shape[-2:]))[0]
 
     original, stages = cascading_randomisation(
         scene.pair.module,
@@ -491,7 +605,7 @@ def _randomise(context: Context, request: PairRandomisationRequest) -> Result:
         asked.seed,
         request.max_layers,
         context.on_step,
-        lambda name: name.startswith("visual") == is_image,
+        lambda name: _owner_of(name) == asked.modality,
     )
     return Result(
         request=request,
@@ -512,6 +626,20 @@ def _randomise(context: Context, request: PairRandomisationRequest) -> Result:
         unit=method(asked.method, FAMILY).unit,
         provenance=_provenance(context, scene),
     )
+
+
+def _call_plainly(module: torch.nn.Module, modality: str, inputs: Tensor) -> None:
+    if modality == "text":
+        module.encode_text(inputs)
+    elif modality == "image":
+        module.encode_image(module.normalise(inputs))
+    else:
+        module.audio(module.audio.normalise(inputs))
+
+
+def _owner_of(layer: str) -> str:
+    """The modality of the tower that a layer of this name belongs to."""
+    return {"visual": "image", "audio": "audio"}.get(layer.partition(".")[0], "text")
 
 
 _RUNNERS: dict[type, Callable[[Context, Any], Result]] = {

@@ -1,4 +1,4 @@
-"""What a model of scenes knows: attribute by attribute and relation by relation, asked in captions, on unseen scenes."""
+"""What a model of scenes knows: attributes and relations one by one, asked in captions, on unseen scenes."""
 
 from collections.abc import Sequence
 from typing import Any
