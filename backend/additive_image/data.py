@@ -23,6 +23,7 @@ HUES = (0.0, 0.72)  # of 1: red to violet, not round
 PIXELS = 32
 NOISE_SD = 0.3
 N_ROWS, N_TEST = 5000, 2000
+HELD_OUT_SEED = 1000  # added to the seed of rows that something was fitted to: rows that nothing was fitted to
 _CATEGORY_EFFECTS = np.array([-0.9, -0.2, 0.3, 0.8])
 _CATEGORIES = ("north", "east", "south", "west")
 Effect = Callable[[np.ndarray], np.ndarray]
@@ -292,7 +293,8 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
     Args:
         name: "squares" or "colours", or with a variant: "squares-bernoulli", "squares-poisson", and "squares-tied",
             whose column `bowl` is tied to the image (correlation about .7), so that a model may share out their
-            effects wrongly and still predict well; "hosts" and "hosts-biased", see `hosts.make_hosts`.
+            effects wrongly and still predict well; "hosts" and "hosts-biased", see `hosts.make_hosts`;
+            "radiographs", see `chests.make_radiographs`.
         n: rows; None: as many as the example has.
         noise: False gives the expected response on the link's scale, for evaluation.
     Raises: BadInput: no such data set.
@@ -302,9 +304,15 @@ def make_dataset(name: str, n: int | None = None, seed: int = 0, noise: bool = T
         from backend.additive_image import hosts  # which builds on this module
 
         return hosts.make_hosts(n, seed, noise, hosts.PLANTED_BIAS if rest else 0.0)
+    if name == "radiographs":
+        from backend.additive_image import chests  # as hosts
+
+        return chests.make_radiographs(n, seed, noise)
     variant: Variant = rest or "gaussian"  # type: ignore[assignment]
     if base not in _IMAGE_EFFECTS or variant not in VARIANTS:
-        known = ", ".join((*_IMAGE_EFFECTS, *(f"squares-{v}" for v in VARIANTS[1:]), "hosts", "hosts-biased"))
+        known = ", ".join(
+            (*_IMAGE_EFFECTS, *(f"squares-{v}" for v in VARIANTS[1:]), "hosts", "hosts-biased", "radiographs")
+        )
         raise BadInput(f"unknown data set {name!r}; one of {known}", "data")
     n = ROWS_OF[variant] if n is None else n
     rng = np.random.default_rng([seed, n, sum(map(ord, base))])

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from backend.additive_image import data
-from backend.additive_image.data import Dataset
+from backend.additive_image.data import HELD_OUT_SEED, Dataset
 from backend.additive_image.nam import AdditiveHead
 from backend.catalog import ModelSpec
 from backend.models import weights
 from backend.models.autoencoders import read_card
+from backend.models.coders import device_of
 from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 from backend.runtime import HasBytes
 
 CODED_ROWS = 4000  # whose codes lie beside the head, so that nobody needs to encode them again
-HELD_OUT_SEED = 1000  # added to the data's own seed
 _HEAD = "head."
 
 
@@ -91,7 +91,7 @@ def to_images(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tenso
 @torch.no_grad()
 def encode_rows(autoencoder: DiffusionAutoencoder, dataset: Dataset, rows: slice, chunk: int = 500) -> Tensor:
     """z_sem of the images of some rows, (n, latents), a part at a time."""
-    device = autoencoder.alphas_cumprod.device
+    device = device_of(autoencoder)
     start, stop, _ = rows.indices(len(dataset))
     parts = [
         autoencoder.encode(to_images(dataset.images[i : min(i + chunk, stop)], device)).float()

@@ -14,7 +14,6 @@ from backend.additive_image.peers import effect_r2
 from backend.models.diffusion_autoencoder import DiffusionAutoencoder, interpolate_linearly
 
 PROBED = ("smile", "age", "glasses", "hair", "skin")
-EFFECTIVE = ("smile", "age", "glasses")
 BARS: dict[str, tuple[str, float]] = {
     "effects.image.r2": (">=", 0.97),
     "below_ceiling": ("<=", 0.01),
@@ -53,7 +52,7 @@ def host_figures(
             "sharpness": min(sharpness for _, sharpness, _ in found.values()),
             "effect_r2": found["smile"][2],
         },
-        "directions": _judge_directions(effects),
+        "directions": judge_directions(effects),
     }
 
 
@@ -107,13 +106,11 @@ def _probe(autoencoder: DiffusionAutoencoder, model: FittedModel, n: int, seed: 
     return fit_probes(codes[-2 * n :], {name: values[-2 * n :] for name, values in both.items()}).r2
 
 
-def _judge_directions(effects: list[AttributeEffect]) -> dict[str, float]:
-    rows = {row.attribute: row for row in effects}
-    still = [row for name, row in rows.items() if not row.truth]
+def judge_directions(effects: list[AttributeEffect]) -> dict[str, float]:
+    """Relative errors of what has an effect; the largest effect and half interval of what has none."""
+    still = [row for row in effects if not row.truth]
     found = {
-        f"{name}_relative_error": abs(rows[name].effect - rows[name].truth) / abs(rows[name].truth)
-        for name in EFFECTIVE
-        if rows[name].truth
+        f"{row.attribute}_relative_error": abs(row.effect - row.truth) / abs(row.truth) for row in effects if row.truth
     }
     return {
         **found,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from backend.additive_image.chests import measure_chests
 from backend.additive_image.data import gradient_energy, measure_squares
 from backend.additive_image.portraits import measure_portraits
 
@@ -15,6 +16,7 @@ MEASURES: dict[str, Measure] = {
     "squares": measure_squares,
     "colours": measure_squares,
     "hosts": measure_portraits,
+    "radiographs": measure_chests,
 }
 _STILL = 0.02  # of an attribute's own size: a path on which it changes less says nothing of correlation
 

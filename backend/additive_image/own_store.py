@@ -4,6 +4,7 @@ A data set is one file under the id of its content. A job's folder holds what wa
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -21,6 +22,7 @@ from backend.jobs import ENDED, JobQueue, JobStatus, default_folder
 JOB_KIND = "fit_own"  # of `backend.jobs.KINDS`
 MODEL = "own"  # names of the files in a job's folder
 AUTOENCODER = "own-dae"
+HUB = "timm:"  # begins the key of an encoder that is any network of the hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class OwnEncoder:
     title: str
     can: str
     cannot: str
+    side: int = 32  # pixels that pictures are brought to
+    can_draw: bool = True  # whether there is a film strip
+    network: str = ""  # of the hub
 
 
 ENCODERS: dict[str, OwnEncoder] = {
@@ -50,8 +55,38 @@ ENCODERS: dict[str, OwnEncoder] = {
             "As the short one, with sharper frames and finer differences.",
             "It still sees 32 × 32 pixels and no labels: a detail that matters to you may matter little to it.",
         ),
+        OwnEncoder(
+            "pca",
+            "Principal components, no training",
+            "In a second or two, at 64 × 64 pixels: brightness, colours and layout that many pictures share get an "
+            "effect and can be dragged.",
+            "Decoding is linear: between two pictures you see a mixture of both, one fading into the other, never a "
+            "thing that moves or grows. What the sixteen components leave out has no effect.",
+            side=64,
+        ),
+        OwnEncoder(
+            "dinov2",
+            "DINOv2 from the hub, no film strip",
+            "What a network that has seen millions of photographs tells apart, at 112 × 112 pixels: things and their "
+            "parts get an effect, also where there are few pictures.",
+            "It cannot draw: there is no film strip, and nobody sees what a code stands for. Its weights (88 MB) come "
+            "from the hub once; without network and cache it fails.",
+            side=112,
+            can_draw=False,
+            network="vit_small_patch14_dinov2.lvd142m",
+        ),
     )
 }
+
+
+def find_encoder(key: str) -> OwnEncoder:
+    """The encoder of a key; `timm:NAME` is any network of the hub. Raises: BadInput: no such encoder."""
+    if key.startswith(HUB):
+        name = key.removeprefix(HUB)
+        return dataclasses.replace(ENCODERS["dinov2"], key=key, title=f"{name} from the hub", network=name)
+    if key not in ENCODERS:
+        raise BadInput(f"unknown encoder {key!r}; one of {', '.join(ENCODERS)}, {HUB}NAME", "encoder")
+    return ENCODERS[key]
 
 
 def data_folder() -> Path:

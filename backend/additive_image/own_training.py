@@ -20,12 +20,13 @@ from backend.additive_image.fitted import FittedModel, encode_rows, pack, read_h
 from backend.additive_image.nam import HeadSettings, fit_head
 from backend.additive_image.own_store import AUTOENCODER, MODEL
 from backend.additive_image.recipes import SOURCES, Recipe
-from backend.additive_image.train import train_autoencoder
+from backend.additive_image.train import half_precision, train_autoencoder
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput
 from backend.jobs import default_folder
-from backend.models.autoencoders import TASK, LoadedAutoencoder, load_autoencoder
+from backend.models.autoencoders import TASK, LoadedAutoencoder
+from backend.models.coders import ARCHITECTURES, HUB_SIDE, PrincipalCoder, fetch_hub_coder, load_coder
 from backend.training import describe_machine, one_thread, replace_file, write_weights
 
 JOB_PREFIX = "job-"  # of a model that a job fitted: its weights lie in the job's folder
@@ -33,6 +34,8 @@ LICENCE = "as the data"
 _SOURCE = "own"
 _UPDATES = 4000  # of the head, about; small tables get more epochs
 _EPOCHS = (30, 300)
+_COMPONENTS = 16
+_COMPONENT_ROWS = 4000  # at most, from which components are taken
 
 
 def autoencoder_recipe(encoder: str) -> Recipe:
@@ -103,13 +106,13 @@ def fit_own(
     """Train the autoencoder on all pictures, fit the head to the rows that are not held out; returns the head's card.
 
     Args:
-        encoder: a key of `own_store.ENCODERS`.
+        encoder: a key of `own_store.ENCODERS`, or `timm:NAME`.
         folder: gets weights and cards, and the autoencoder's checkpoint on the way.
         about: written into the card as it is.
-    Raises: BadInput: no such encoder; ModelFault: it diverged; Cancelled: `on_step` said so.
+    Raises: BadInput: no such encoder; NotAvailable: the hub does not answer; ModelFault: it diverged; Cancelled:
+        `on_step` said so.
     """
-    if encoder not in own_store.ENCODERS:
-        raise BadInput(f"unknown encoder {encoder!r}; one of {', '.join(own_store.ENCODERS)}", "encoder")
+    own_store.find_encoder(encoder)
     device, started = torch.device(device), time.perf_counter()
     settings = head_settings(len(dataset))
     told = _Told(encoder, settings, on_step)
@@ -165,7 +168,7 @@ class _Told:
 
     @property
     def coder_share(self) -> float:
-        return 0.75 if self.encoder == "short" else 0.95
+        return {"short": 0.75, "long": 0.95}.get(self.encoder, 0.4)
 
     def coding(self, step: Step) -> None:
         self._tell(self.coder_share * step.fraction, f"learning to see the pictures, {step.message}")
@@ -182,11 +185,53 @@ class _Told:
 def _train_coder(
     dataset: Dataset, encoder: str, seed: int, folder: Path, on_step: OnStep, device: torch.device
 ) -> None:
+    if own_store.find_encoder(encoder).network or encoder == "pca":
+        _fit_coder(dataset, encoder, seed, folder, on_step, device)
+        return
     with _drawing(dataset):
         recipe = autoencoder_recipe(encoder)
         card = train_autoencoder(AUTOENCODER, 0, on_step, folder / "checkpoint.pt", device, folder, recipe)
     card |= {"data": f"{len(dataset)} pictures of the user's own", "command": "", "licence": LICENCE, "seed": seed}
     replace_file(folder / f"{AUTOENCODER}.json", (json.dumps(card, indent=2) + "\n").encode())
+
+
+def _fit_coder(dataset: Dataset, encoder: str, seed: int, folder: Path, on_step: OnStep, device: torch.device) -> None:
+    """A coder that is not trained: components are taken of the pictures, or of what a hub network makes of them."""
+    network = own_store.find_encoder(encoder).network
+    images = dataset.images[slice(None)]
+    n_latents = min(_COMPONENTS, len(images) - 1)
+    if network:
+        about = {"name": network, "side": HUB_SIDE, "n_latents": n_latents}
+        coder = fetch_hub_coder(network, n_latents).to(device)
+    else:
+        about = {"side": images.shape[1], "n_latents": n_latents}
+        coder = PrincipalCoder(**about).to(device)
+
+    def tell(done: int, total: int) -> None:
+        if on_step is not None:
+            on_step(Step(done, total, f"{done:,} of {total:,} pictures seen"))
+
+    tell(0, len(images))
+    drawn = to_images(images[_by_lot(len(images), seed)], device)
+    share = coder.fit(drawn, seed, tell) if network else coder.fit(drawn, seed)
+    tell(len(images), len(images))
+    card = {
+        "key": AUTOENCODER,
+        "architecture": ARCHITECTURES[type(coder)],
+        "task": TASK,
+        "data": f"{len(images)} pictures of the user's own",
+        "network": about,
+        "variance_kept": share,
+        "seed": seed,
+        "machine": describe_machine(device),
+        "licence": LICENCE,
+    }
+    write_weights(folder, AUTOENCODER, half_precision(coder.state_dict()), card)
+
+
+def _by_lot(n: int, seed: int) -> np.ndarray:
+    """Rows on which components are taken, in order; all of them up to a limit."""
+    return np.sort(np.random.default_rng([seed, n, 3]).permutation(n)[:_COMPONENT_ROWS])
 
 
 # ----------------------------------------------------------------- reading back
@@ -223,7 +268,7 @@ def load_own(key: str, device: torch.device) -> OwnModel:
 
 def _load_coder(folder: Path, device: torch.device) -> LoadedAutoencoder:
     side = json.loads((folder / f"{AUTOENCODER}.json").read_text(encoding="utf-8"))["network"]["side"]
-    return load_autoencoder(_spec(AUTOENCODER, "Your own", AUTOENCODER, TASK, side), folder, device, torch.float32)
+    return load_coder(_spec(AUTOENCODER, "Your own", AUTOENCODER, TASK, side), folder, device)
 
 
 def _spec(key: str, title: str, name: str, task: str, side: int) -> ModelSpec:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import data, portraits
+from backend.additive_image import chests, data, portraits
 from backend.additive_image.nam import HeadSettings
 from backend.errors import BadInput
 
@@ -24,8 +24,13 @@ def _draw_portraits(n: int, rng: np.random.Generator) -> Tensor:
     return portraits.draw(portraits.sample_attributes(n, torch.Generator().manual_seed(int(rng.integers(2**31)))))
 
 
+def _draw_chests(n: int, rng: np.random.Generator) -> Tensor:
+    grey = torch.from_numpy(chests.draw_chests(n, rng).draw())
+    return grey[:, None].repeat(1, 3, 1, 1)
+
+
 # Where training images come from: drawn afresh in every step, (n, 3, S, S) in [0, 1].
-SOURCES: dict[str, Draw] = {"squares": _draw_squares, "portraits": _draw_portraits}
+SOURCES: dict[str, Draw] = {"squares": _draw_squares, "portraits": _draw_portraits, "chests": _draw_chests}
 # What counts more than its pixels, by source: (side, weight of each region, ...) -> (side, side) with mean 1.
 REGIONS: dict[str, Callable[..., Tensor]] = {"portraits": portraits.region_weight}
 
@@ -97,6 +102,7 @@ _DEEP = HeadSettings(image_widths=(128, 128, 128), epochs=80, batch=128, weight_
 HEADS: dict[str, HeadRecipe] = {
     "hosts": HeadRecipe("hosts", "hosts-dae", _DEEP),
     "hosts-biased": HeadRecipe("hosts-biased", "hosts-dae", _DEEP),
+    "radiographs": HeadRecipe("radiographs", "radiographs-dae", _DEEP),
     "squares": HeadRecipe("squares", "squares-dae", _DEEP),
     "colours": HeadRecipe("colours", "colours-dae"),
     "squares-bernoulli": HeadRecipe(
@@ -136,6 +142,31 @@ RECIPES: dict[str, Recipe] = {
         rate=1.2e-3,
         level_power=1.0,
         regions=(3.0, 2.0),
+    ),
+    # No region weighs more than another: heart and fluid are large.
+    "radiographs-dae": Recipe(
+        source="chests",
+        network={
+            "side": 64,
+            "n_latents": 12,
+            "encoder": "principal",
+            "encoder_options": {"components": 96, "hidden": 256, "plain": 8},
+            "widths": [64, 96],
+            "unshuffle": 4,
+            "code_map": 32,
+            "prediction": "sample",
+            "spacing": "trailing",
+            "steps": 5,
+        },
+        code_noise=0.06,
+        encoder_steps=4000,
+        encoder_batch=128,
+        flatness=0.05,
+        steps=1600,
+        pool=16_000,
+        batch=16,
+        rate=1.2e-3,
+        level_power=1.0,
     ),
     "squares-dae": Recipe(
         source="squares",

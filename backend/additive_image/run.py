@@ -33,7 +33,7 @@ from backend.contracts import (
     ShapeFunctionsRequest,
     Step,
 )
-from backend.errors import BadInput
+from backend.errors import BadInput, NotAvailable
 from backend.models.autoencoders import TASK, LoadedAutoencoder
 from backend.models.diffusion_autoencoder import interpolate_linearly, interpolate_spherically
 from backend.models.inputs import fit, match_channels
@@ -143,6 +143,18 @@ def _autoencoder(context: Context, model: FittedModel) -> LoadedAutoencoder:
     return loaded
 
 
+def _drawer(context: Context, model: FittedModel) -> LoadedAutoencoder:
+    """An autoencoder that can draw. Raises: NotAvailable: the model's encoder cannot."""
+    loaded = _autoencoder(context, model)
+    if not loaded.module.can_decode:
+        raise NotAvailable(
+            "this model's encoder sees pictures but cannot draw them, so there is no film strip; principal components "
+            "and the diffusion autoencoders can",
+            "model",
+        )
+    return loaded
+
+
 def _result(
     context: Context, request: Request, model: FittedModel, passes: int = 0, notes: tuple[str, ...] = (), **parts: Any
 ) -> Result:
@@ -227,7 +239,7 @@ def _note_strangers(ends: _Ends, usual: float) -> tuple[str, ...]:
 # ----------------------------------------------------------------- from one image to another
 def _draw_path(context: Context, request: ImagePathRequest) -> Result:
     model = _model(context, request.model)
-    loaded, params = _autoencoder(context, model), dict(request.params)
+    loaded, params = _drawer(context, model), dict(request.params)
     source = _stochastic(params, loaded)
     images = _images(context, model, request.rows, request.image_ids)
     alphas = torch.linspace(-params["reach"], 1 + params["reach"], request.frames)
@@ -246,7 +258,7 @@ def _draw_path(context: Context, request: ImagePathRequest) -> Result:
         context.on_step(Step(done, n, what, partial))
 
     tell(0, "the effect is known; the frames follow")
-    with watch(loaded.module.unet.conv_out, context.is_cancelled) as passes:
+    with watch(loaded.module.last_layer, context.is_cancelled) as passes:
         ends = _read_ends(loaded, images, source, params, request.seed)
         early = sorted({int(np.abs(alphas.numpy() - a).argmin()) for a in (0.0, 0.5, 1.0)})
         for part in (early, [i for i in range(n) if i not in early]):
@@ -353,11 +365,11 @@ def _x_T_at(ends: _Ends, alphas: Tensor, source: str) -> Tensor | None:
 # ----------------------------------------------------------------- four corners, one direction
 def _draw_corners(context: Context, request: ImageCornersRequest) -> Result:
     model = _model(context, request.model)
-    loaded, params = _autoencoder(context, model), dict(request.params)
+    loaded, params = _drawer(context, model), dict(request.params)
     source = _stochastic(params, loaded)
     images = _images(context, model, request.rows, request.image_ids)
     ticks = torch.linspace(0, 1, request.side)
-    with watch(loaded.module.unet.conv_out, context.is_cancelled) as passes:
+    with watch(loaded.module.last_layer, context.is_cancelled) as passes:
         ends = _read_ends(loaded, images, source, params, request.seed)
         left = interpolate_linearly(ends.codes[0], ends.codes[2], ticks)  # (side, latents), downwards
         right = interpolate_linearly(ends.codes[1], ends.codes[3], ticks)
@@ -389,13 +401,13 @@ def _draw_corners(context: Context, request: ImageCornersRequest) -> Result:
 
 def _draw_direction(context: Context, request: ImageDirectionRequest) -> Result:
     model = _model(context, request.model)
-    loaded, params = _autoencoder(context, model), dict(request.params)
+    loaded, params = _drawer(context, model), dict(request.params)
     source = _stochastic(params, loaded)
     own = None if request.row is None else (request.row,)
     images = _images(context, model, own, None if own else (request.image_id,))
     probes = directions.probes_of(model)
     strengths = torch.linspace(-request.strength, request.strength, request.frames)
-    with watch(loaded.module.unet.conv_out, context.is_cancelled) as passes:
+    with watch(loaded.module.last_layer, context.is_cancelled) as passes:
         ends = _read_ends(loaded, images, source, params, request.seed)
         step = probes.direction(request.attribute).to(ends.codes)
         codes = ends.codes[0] + strengths.to(ends.codes)[:, None] * step

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.additive_image import recipes
+from backend.additive_image import chest_poses, recipes
 from backend.additive_image.data import make_dataset
 from backend.additive_image.fitted import encode_rows, pack
 from backend.additive_image.nam import fit_head
@@ -37,7 +37,7 @@ from backend.training import (
     write_weights,
 )
 
-RECIPES: dict[str, Recipe | HeadRecipe] = {**recipes.RECIPES, **HEADS}
+RECIPES: dict[str, Recipe | HeadRecipe | None] = {**recipes.RECIPES, **HEADS, chest_poses.NAME: None}
 KEEP_EVERY = 250  # steps between checkpoints
 _WARM_UP = 50  # steps
 _STANDARD_IMAGES = 4096  # on which the codes' mean and variance are taken
@@ -366,6 +366,8 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
 
     name, seed, device = args["name"], args.get("seed", 0), choose_device()
     with one_thread():
+        if name == chest_poses.NAME:  # no weights, but pictures are drawn from it
+            return chest_poses.job(args, context)
         if name in HEADS:
             return train_head(name, seed, context.on_step, device)
         return train_autoencoder(name, seed, context.on_step, context.folder / "checkpoint.pt", device)

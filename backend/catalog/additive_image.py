@@ -104,6 +104,7 @@ AUTOENCODERS: dict[str, ModelSpec] = {
     spec.key: spec
     for spec in (
         _autoencoder("hosts-dae", "Hosts", 64, "z_sem says all that a portrait shows; x_T says nothing."),
+        _autoencoder("radiographs-dae", "Radiographs", 64, "z_sem says all that a simulated radiograph shows."),
         _autoencoder("squares-dae", "Squares", 32, "z_sem says all that is in the picture; x_T says nothing."),
         _autoencoder("colours-dae", "Colours", 32, "z_sem says hue, size and ground; x_T says where the square is."),
     )
@@ -134,6 +135,12 @@ NAIMS: dict[str, ModelSpec] = {
             "hosts-biased",
             "Hosts, a planted bias",
             "As hosts, but darker skin lowers the price: the method must find it.",
+            64,
+        ),
+        _naim(
+            "radiographs",
+            "Radiographs (simulated)",
+            "The size of the heart and fluid in the chest have effects on log NT-proBNP, beside a table of patients.",
             64,
         ),
         _naim("squares", "Squares", "The side of a square has an effect, beside four columns."),

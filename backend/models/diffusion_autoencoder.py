@@ -196,6 +196,8 @@ class DiffusionAutoencoder(nn.Module):
     Raises: BadInput: an unknown encoder, prediction or spacing; sides that do not divide.
     """
 
+    can_decode = True
+
     def __init__(
         self,
         side: int = 32,
@@ -264,6 +266,11 @@ class DiffusionAutoencoder(nn.Module):
         raw = torch.cat([self.encoder(part * 2 - 1) for part in images.split(chunk)])
         self.standard.running_mean.copy_(raw.mean(0))
         self.standard.running_var.copy_(raw.var(0).clamp_min(1e-8))
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """Whose passes are counted."""
+        return self.unet.conv_out
 
     # ------------------------------------------------------------- one noise level
     def guide(self, codes: Tensor) -> Guide:

@@ -126,15 +126,21 @@ def draw_effusion(view: View, generator: np.random.Generator) -> Finding | None:
     """Fluid that fills the lung's base and climbs along its outer and back edge."""
     side = str(generator.choice(_SIDES))
     size = str(generator.choice(list(_EFFUSION_MM), p=(0.45, 0.35, 0.2)))
-    lung, height = view.lungs[side], generator.uniform(*_EFFUSION_MM[size])
+    height = generator.uniform(*_EFFUSION_MM[size])
+    change = fill_base(view, side, height)
+    return Finding("effusion", change, change > 0.35, side, size=size, size_mm=height)
+
+
+def fill_base(view: View, side: str, height_mm: float) -> np.ndarray:
+    """What fluid of some height at a lung's base adds to the line integrals, (N, N)."""
+    lung = view.lungs[side]
     from_edge = np.minimum(lung.lateral, 1.4 * lung.posterior)
-    level = 0.8 * height + (0.55 * height + 8) * np.exp(-from_edge / 22)
+    level = 0.8 * height_mm + (0.55 * height_mm + 8) * np.exp(-from_edge / 22)
     above_base = lung.bottom - lung.down
     fluid = sigmoid((level - above_base) / 2.5)
     change = fluid * (WATER - lung.attenuation).clip(0)
     squeezed = 0.06 * WATER * np.exp(-(above_base - level).clip(0) / 15) * (1 - fluid)  # lung just above the fluid
-    change = view.project(lung, change + squeezed)
-    return Finding("effusion", change, change > 0.35, side, size=size, size_mm=height)
+    return view.project(lung, change + squeezed)
 
 
 _COLLAPSE = {"small": (0.86, 0.91), "moderate": (0.74, 0.84), "large": (0.5, 0.68)}  # the lung's remaining scale
@@ -179,12 +185,23 @@ def _inside_shrunken(view: View, lung: Lung, hilum: tuple[float, float, float], 
 # ----------------------------------------------------------------- heart
 def draw_cardiomegaly(view: View, generator: np.random.Generator) -> Finding | None:
     """A heart that has grown, mostly sideways, into the lungs. This patient's own heart is rather large."""
-    voxels = np.argwhere(view.heart)
-    if len(voxels) == 0:
+    if not view.heart.any():
         return None
+    growth = (generator.uniform(1.1, 1.25), generator.uniform(1.28, 1.55), generator.uniform(1.1, 1.25))
+    change = grow_heart(view, growth)
+    size = "severe" if growth[1] > 1.46 else "moderate" if growth[1] > 1.36 else "mild"
+    mask = _largest(ndimage.binary_opening(view.heart.any(2) | (change > 0.3), iterations=2))
+    return None if mask is None else Finding("cardiomegaly", change, mask, size=size)
+
+
+def grow_heart(view: View, growth: tuple[float, float, float]) -> np.ndarray:
+    """What a heart that has grown into the lungs adds to the line integrals, (N, N).
+
+    Args: growth: down, across and from back to front, as shares of its own size.
+    """
+    voxels = np.argwhere(view.heart)
     low, high = voxels.min(0), voxels.max(0)
     centre = (low[0] + 0.25 * (high[0] - low[0]), low[1] + 0.38 * (high[1] - low[1]), voxels[:, 2].mean())
-    growth = (generator.uniform(1.1, 1.25), generator.uniform(1.28, 1.55), generator.uniform(1.1, 1.25))
     change = np.zeros((view.side, view.side))
     for lung in view.lungs.values():
         source = [
@@ -195,10 +212,7 @@ def draw_cardiomegaly(view: View, generator: np.random.Generator) -> Finding | N
         ]
         grown = view.heart[source[0], source[1], source[2]]
         change += view.project(lung, np.where(grown, (1.04 * WATER - lung.attenuation).clip(0), 0))
-    change = ndimage.gaussian_filter(change, 0.6 * view.side / 128)
-    size = "severe" if growth[1] > 1.46 else "moderate" if growth[1] > 1.36 else "mild"
-    mask = _largest(ndimage.binary_opening(view.heart.any(2) | (change > 0.3), iterations=2))
-    return None if mask is None else Finding("cardiomegaly", change, mask, size=size)
+    return ndimage.gaussian_filter(change, 0.6 * view.side / 128)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray | None:
