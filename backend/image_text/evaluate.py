@@ -6,6 +6,7 @@ with the pair's own image and with one that lacks the finding.
 
 import dataclasses
 import functools
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from backend.image_text.data import DataRecipe, Radiographs
 from backend.image_text.data import load as load_radiographs
 from backend.image_text.held import Held, held_for
 from backend.image_text.problem import Problem
-from backend.image_text.run import FAMILY, enlarge, implementation
+from backend.image_text.run import FAMILY, embed, enlarge, implementation
 from backend.limits import LIMITS
 from backend.models.clip import TASK, ImageTextPair
 from backend.models.towers import Tower
@@ -62,6 +63,7 @@ METRICS = {
     for column in (
         Metric("iou", "Box IoU", "higher", "Of the best quarter of the pixels with the finding's box."),
         Metric("iou_attainable", "IoU over attainable", "higher", "Box IoU over the largest that a quarter can have."),
+        Metric("span_iou", "Time IoU", "higher", "Of as many frames as the sound has, those with most, with its span."),
         Metric("pointing", "Pointing game", "higher", "How often the highest value lies in the box."),
         Metric("image_drop", "Image confidence drop, %", "lower", "max(0, o - s) with the image times its map."),
         Metric("image_increase", "Image confidence increase, %", "higher", "How often the cosine rises by it."),
@@ -77,7 +79,7 @@ METRICS = {
         Metric("seconds", "Seconds per pair", "lower", "Wall time of both maps and the control."),
     )
 }
-_PAIRED_IMAGE = ("iou", "iou_attainable", "pointing")
+_PAIRED_IMAGE = ("iou", "iou_attainable", "span_iou", "pointing")
 _PAIRED_TEXT = (
     ("words_first", "words_chance"),
     ("words_first", "words_first_control"),
@@ -91,7 +93,8 @@ _PAIRED_TEXT = (
 class Sample:
     """A pair with what is known of it.
 
-    `pixels` (1, C, H, W) in [0, 1]; `box` (H, W) bool or None; `kind`: what is found; `stranger`: another image.
+    `pixels` (1, C, H, W) in [0, 1], of a sound its spectrogram; `box` (H, W) bool or None, or a mask or span
+    where one is known; `kind`: what is found; `stranger`: another image or sound.
     """
 
     pixels: Tensor
@@ -112,6 +115,9 @@ class Bench:
     prior: Tensor | None = None  # (H, W): where findings lie on other pictures
     origin: str = ""
     is_users: bool = False  # pairs of the user's own
+    seen: str = "image"  # modality of the samples' pixels
+    region: str = "box"  # what `Sample.box` is: "box", "mask" or "span"
+    key_words: frozenset[str] = KEY_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +175,13 @@ def _problem(bench: Bench, sample: Sample, modality: str, targets: Tensor, runti
     pair = bench.pair
     return Problem(
         tower=pair.tower(modality),
-        inputs=sample.pixels if modality == "image" else pair.tokens(sample.text),
+        inputs=pair.tokens(sample.text) if modality == "text" else sample.pixels,
         targets=targets,
-        negatives=bench.held.texts if modality == "image" else bench.held.images,
+        negatives=bench.held.of(bench.seen if modality == "text" else "text"),
         scale=pair.logit_scale,
         statistics=lambda layer: bench.held.statistics.get((modality, layer)),
         blank_id=pair.tokenizer.pad_id,
-        chunks=Chunks(runtime.chunk_size(*pair.input_size)),
+        chunks=Chunks(runtime.chunk_size(*sample.pixels.shape[-2:])),
         **fields,
     )
 
@@ -184,7 +190,7 @@ def image_map(bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any
     """(H, W) of the sample's sentence."""
     with torch.no_grad():
         targets = bench.pair.embed_texts([sample.text])
-    problem = _problem(bench, sample, "image", targets, runtime)
+    problem = _problem(bench, sample, bench.seen, targets, runtime)
     maps = implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps
     return enlarge(maps, tuple(sample.pixels.shape[-2:]))[0]
 
@@ -193,8 +199,7 @@ def text_maps(
     bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime
 ) -> tuple[Tensor, Problem]:
     """(2, T): of the sample's own image and of the stranger; and the problem that was asked."""
-    with torch.no_grad():
-        targets = bench.pair.embed_images(torch.cat([sample.pixels, sample.stranger]))
+    targets = embed(bench.pair, bench.seen, torch.cat([sample.pixels, sample.stranger]))
     tokenized = bench.pair.tokenizer.tokenize(sample.text)
     words = tuple((word.first, word.last) for word in tokenized.words)
     problem = _problem(bench, sample, "text", targets, runtime, words=words)
@@ -219,11 +224,12 @@ def judge_image(bench: Bench, sample: Sample, map_: Tensor, number: int) -> Valu
             "iou_attainable": found / metrics.attainable_iou(sample.box),
             "pointing": metrics.pointing(map_.cpu(), sample.box),
         }
+        if bench.region == "span":
+            values["span_iou"] = metrics.span_iou(map_.cpu(), sample.box)
     with torch.no_grad():
         text = bench.pair.embed_texts([sample.text])[0]
-        both = bench.pair.embed_images(
-            torch.cat([sample.pixels, metrics.lit_by(sample.pixels, map_.to(sample.pixels))])
-        )
+        lit = metrics.lit_by(sample.pixels, map_.to(sample.pixels))
+        both = embed(bench.pair, bench.seen, torch.cat([sample.pixels, lit]))
     return values | _confidence("image", *(both @ text).tolist())
 
 
@@ -239,7 +245,7 @@ def judge_text(bench: Bench, sample: Sample, maps: Tensor, problem: Problem) -> 
     """Which words are high, with the own image, with the stranger, and in the difference."""
     tokenized = bench.pair.tokenizer.tokenize(sample.text)
     shown = [k for k in range(len(tokenized.words)) if tokenized.word(k) not in _STOPS]
-    is_key = torch.tensor([tokenized.word(k).lower() in KEY_WORDS for k in shown])
+    is_key = torch.tensor([tokenized.word(k).lower() in bench.key_words for k in shown])
     sums = torch.stack([maps[:, w.first : w.last].sum(1) for w in tokenized.words], 1)[:, shown].cpu().double()
     values: Values = {"words_chance": float(is_key.double().mean())}
     for name, row in (("", sums[0]), ("_control", sums[1]), ("_difference", sums[0] - sums[1])):
@@ -268,7 +274,7 @@ def choose(
         scores = []
         for number, sample in enumerate(bench.choosing if len(grid) > 1 else bench.choosing[:1]):
             tick(f"choosing settings of {row.name}")
-            if modality == "image":
+            if modality != "text":
                 judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
                 scores.append((judged.get("iou_attainable", 0.0) + judged.get("pointing", 0.0)) / 2)
             else:
@@ -309,7 +315,7 @@ def measure(
     for row in rows:
         if row.name not in state["chosen"]:
             state["chosen"][row.name], state["tried"][row.name], state["refused"][row.name] = {}, {}, {}
-            for modality in ("image", "text"):
+            for modality in (bench.seen, "text"):
                 try:
                     found, tried = _held_or_chosen(bench, row, modality, runtime, tick)
                     state["chosen"][row.name][modality], state["tried"][row.name][modality] = found, tried
@@ -341,8 +347,8 @@ def _judge_sample(
         tick(row.name)
         started, values = time.perf_counter(), {}
         settings = chosen[row.name]
-        if "image" in settings:
-            map_ = image_map(bench, sample, row, settings["image"], runtime)
+        if bench.seen in settings:
+            map_ = image_map(bench, sample, row, settings[bench.seen], runtime)
             values |= judge_image(bench, sample, map_, number)
         if "text" in settings and sample.stranger is not None:
             values |= judge_text(bench, sample, *text_maps(bench, sample, row, settings["text"], runtime))
@@ -364,7 +370,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
     first = rows[0].name
     others = [name for name in values if name != first]
     return {
-        "columns": [dataclasses.asdict(METRICS[key]) for key in columns],
+        "columns": [dataclasses.asdict(_titled(METRICS[key], bench)) for key in columns],
         "rows": [
             {
                 "name": name,
@@ -398,6 +404,19 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
         "chosen": measured["chosen"],
         "tried": measured["tried"],
     }
+
+
+_REGIONS = {"box": "the finding's box", "mask": "the mask of what is named", "span": "the time in which it sounds"}
+
+
+def _titled(column: Metric, bench: Bench) -> Metric:
+    """A column in the words of the bench: masks and spans are no boxes, sounds no images."""
+    title, told = column.title.replace("Box", bench.region.capitalize()), column.help
+    told = told.replace("the finding's box", _REGIONS[bench.region]).replace("the box", _REGIONS[bench.region])
+    if bench.seen == "audio":
+        title, told = title.replace("Image", "Sound"), told.replace("the image", "the spectrogram")
+        told = told.replace("an image", "a sound")
+    return dataclasses.replace(column, title=title, help=told.replace("Box", bench.region.capitalize()))
 
 
 def _tensor(column: Sequence[float | None]) -> Tensor:
@@ -505,6 +524,16 @@ def radiograph_bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int, f
     )
 
 
+BENCHES = {"scenes-clip": "backend.scenes.bench", "sounds-clip": "backend.sounds.bench"}
+
+
+def shipped_bench(pair: ImageTextPair, held: Held, n: int) -> Bench:
+    """The pairs that a shipped model is judged on: those of its own kind; simulated radiographs for all others."""
+    if pair.key in BENCHES:
+        return importlib.import_module(BENCHES[pair.key]).bench(pair, held, n, n)
+    return radiograph_bench(pair, held, n, n)
+
+
 # ----------------------------------------------------------------- the door
 def evaluate(
     bench: Bench,
@@ -554,7 +583,7 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
 
         bench = user_bench(pair, held, Path(args["data"]), n)
     else:
-        bench = radiograph_bench(pair, held, n, n)
+        bench = shipped_bench(pair, held, n)
     return evaluate(
         bench, service.runtime, args.get("methods", ()), context.on_step, context.load_state(), context.save_state
     )

@@ -38,11 +38,11 @@ class Held:
 
     images: Tensor  # (K, E)
     texts: Tensor  # (K, E)
-    sounds: Tensor | None = None  # (K, E), of models that hear
     statistics: Mapping[tuple[str, int], Statistics] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     origin: str = ""  # of the strangers, in words
     notes: tuple[str, ...] = ()
+    sounds: Tensor | None = None  # (K, E), of models that hear
 
     def of(self, modality: str) -> Tensor:
         """The strangers of a modality. Raises: NotAvailable: none are held."""
@@ -90,8 +90,8 @@ def _read(pair: ImageTextPair, folder: Path) -> Held:
     for name in names:  # "image.1"
         modality, _, layer = name.partition(".")
         statistics[modality, int(layer)] = Statistics(state[f"{name}.mean"], state[f"{name}.std"])
-    strangers = state["images"], state["texts"], state.get("sounds")
-    return Held(*strangers, statistics, card["settings"], card["strangers"])
+    told = card["settings"], card["strangers"]
+    return Held(state["images"], state["texts"], statistics, *told, sounds=state.get("sounds"))
 
 
 def _shipped_strangers(pair: ImageTextPair, notes: tuple[str, ...] = ()) -> Held:

@@ -4,8 +4,11 @@ Statistics of the activations and strangers come from training pictures; the set
 validation pictures, so that the test pictures stay unseen.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,24 @@ from backend.training import write_weights
 
 STRANGERS = 64  # of each modality
 MEASURED = 400  # pictures whose activations are averaged
+MEASURED_SENTENCES = 1200
 CHOOSING = 80  # pairs that settings are chosen on
+_NOTHING_HELD = Held(torch.zeros(0, 1), torch.zeros(0, 1))
 _FLOOR = 0.05  # of the spread over all places: a place that hardly varies does not count without bound
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is measured: pictures (or spectrograms), sentences about them, and pairs that settings are chosen on.
+
+    `seen`: (1, C, H, W) each; `bench` holds the pairs, under `choosing`; `others`: of a third modality, if any.
+    """
+
+    seen: Sequence[Tensor]
+    sentences: Sequence[str]
+    bench: evaluate.Bench
+    about: str  # what the pictures are
+    others: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -39,11 +58,13 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     pair = service.runtime.model(
         spec.key, functools.partial(service.library.load, key, service.runtime.device, service.runtime.dtype)
     )
+    folder = service.library.weights_folder
+    if key in evaluate.BENCHES:
+        material = importlib.import_module(evaluate.BENCHES[key]).material(pair)
+        return hold_material(pair, material, folder, service.runtime, context.on_step)
     recipe = DataRecipe()
-    folder = make(recipe, ("validation",), on_step=context.on_step)
-    return hold(
-        pair, load("validation", recipe, folder), service.library.weights_folder, service.runtime, context.on_step
-    )
+    pictures = load("validation", recipe, make(recipe, ("validation",), on_step=context.on_step))
+    return hold(pair, pictures, folder, service.runtime, context.on_step)
 
 
 def hold(
@@ -53,30 +74,47 @@ def hold(
     runtime: Runtime,
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure, choose, and write `KEY-maps.safetensors` with its card.
+    """`hold_material` of radiographs.
 
     Args: pictures: of the validation split. The first poses give statistics and strangers, the last ones the pairs
         that settings are chosen on.
-    Returns: the card.
     """
     half = len(pictures) // 2
     early, late = part(pictures, slice(0, half)), part(pictures, slice(half, None))
-    statistics = measure_statistics(pair, early)
+    samples = tuple(evaluate.radiograph_samples(late, CHOOSING, pair))
+    material = Material(
+        [evaluate.pixels_of(early, i, pair) for i in range(half)],
+        [text for record in early.records for text, _ in record.report],
+        evaluate.Bench(pair, _NOTHING_HELD, samples, ()),
+        "simulated radiographs of the validation split",
+    )
+    return hold_material(pair, material, folder, runtime, on_step)
+
+
+def hold_material(
+    pair: ImageTextPair,
+    material: Material,
+    folder: Path,
+    runtime: Runtime,
+    on_step: Callable[[Step], None] | None = None,
+) -> dict[str, Any]:
+    """Measure, choose, and write `KEY-maps.safetensors` with its card. Returns: the card."""
+    statistics = measure_statistics(pair, material)
     tensors = {
         **{f"{modality}.{layer}.mean": s.mean for (modality, layer), s in statistics.items()},
         **{f"{modality}.{layer}.std": s.std for (modality, layer), s in statistics.items()},
-        **strangers(pair, early),
+        **strangers(pair, material),
     }
-    held = Held(tensors["images"], tensors["texts"], statistics)
-    settings, tried = choose_settings(pair, held, late, runtime, on_step)
+    held = Held(tensors["images"], tensors["texts"], statistics, sounds=tensors.get("sounds"))
+    settings, tried = choose_settings(dataclasses.replace(material.bench, held=held), runtime, on_step)
     card = {
         "key": pair.key + SUFFIX,
         "weights_sha256": pair.digest,
-        "strangers": f"{len(tensors['images'])} simulated radiographs of the validation split and sentences about them",
-        "statistics": f"{min(MEASURED, half)} radiographs of the validation split",
+        "strangers": f"{min(STRANGERS, len(material.seen))} {material.about} and sentences about them",
+        "statistics": f"{min(MEASURED, len(material.seen))} {material.about}",
         "settings": settings,
         "tried": tried,
-        "chosen_on": f"{CHOOSING} findings on other radiographs of the validation split",
+        "chosen_on": f"{len(material.bench.choosing)} findings on others of the {material.about}",
         "command": f"python -m backend train {pair.key}{SUFFIX}",
         "machine": runtime.describe(),
     }
@@ -90,16 +128,17 @@ def part(pictures: Radiographs, rows: slice) -> Radiographs:
 
 # ----------------------------------------------------------------- activations
 @torch.no_grad()
-def measure_statistics(pair: ImageTextPair, pictures: Radiographs) -> dict[tuple[str, int], Statistics]:
-    """Of every block of both towers: place by place for images, over all tokens for texts."""
-    pixels = [evaluate.pixels_of(pictures, i, pair) for i in range(min(MEASURED, len(pictures)))]
-    sentences = [text for record in pictures.records[:MEASURED] for text, _ in record.report]
+def measure_statistics(pair: ImageTextPair, material: Material) -> dict[tuple[str, int], Statistics]:
+    """Of every block of every tower: place by place for images and sounds, over all tokens for texts."""
     found = {}
-    for layer in range(pair.image.n_layers):
-        states = torch.cat([pair.image.prefix(one, layer) for one in pixels])  # (N, T, C)
-        found["image", layer] = statistics_of(states)
+    for modality, inputs in ((material.bench.seen, material.seen), *material.others.items()):
+        tower = pair.tower(modality)
+        for layer in range(tower.n_layers):
+            states = torch.cat([tower.prefix(one, layer) for one in inputs[:MEASURED]])  # (N, T, C)
+            found[modality, layer] = statistics_of(states)
     for layer in range(pair.text.first_layer, pair.text.n_layers):
-        tokens = torch.cat([_word_states(pair.text, pair.tokens(text), layer) for text in dict.fromkeys(sentences)])
+        sentences = list(dict.fromkeys(material.sentences))[:MEASURED_SENTENCES]
+        tokens = torch.cat([_word_states(pair.text, pair.tokens(text), layer) for text in sentences])
         found["text", layer] = statistics_of(tokens[:, None])
     return found
 
@@ -123,29 +162,27 @@ def statistics_of(states: Tensor) -> Statistics:
 
 
 @torch.no_grad()
-def strangers(pair: ImageTextPair, pictures: Radiographs) -> dict[str, Tensor]:
-    """Unit vectors of pictures and of sentences, spread over the poses."""
-    step = max(1, len(pictures) // STRANGERS)
-    rows = list(range(0, len(pictures), step))[:STRANGERS]
-    sentences = list(dict.fromkeys(text for row in rows for text, _ in pictures.records[row].report))[:STRANGERS]
-    return {
-        "images": torch.cat([pair.embed_images(evaluate.pixels_of(pictures, i, pair)) for i in rows]),
-        "texts": pair.embed_texts(sentences),
-    }
+def strangers(pair: ImageTextPair, material: Material) -> dict[str, Tensor]:
+    """Unit vectors of pictures, sounds and sentences, spread over the material."""
+    found = {"texts": pair.embed_texts(_spread(list(dict.fromkeys(material.sentences))))}
+    for modality, inputs in ((material.bench.seen, material.seen), *material.others.items()):
+        name = "sounds" if modality == "audio" else "images"
+        found[name] = torch.cat([evaluate.embed(pair, modality, one) for one in _spread(inputs)])
+    return found
+
+
+def _spread(rows: Sequence[Any]) -> Sequence[Any]:
+    return rows[:: max(1, len(rows) // STRANGERS)][:STRANGERS]
 
 
 # ----------------------------------------------------------------- settings
 def choose_settings(
-    pair: ImageTextPair,
-    held: Held,
-    pictures: Radiographs,
+    bench: evaluate.Bench,
     runtime: Runtime,
     on_step: Callable[[Step], None] | None = None,
     methods: Iterable[str] = PAIR_METHODS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of every method that has any to choose, for images and texts apart; and all that were tried."""
-    samples = tuple(evaluate.radiograph_samples(pictures, CHOOSING, pair))
-    bench = evaluate.Bench(pair, held, samples, ())
+    """Settings of every method that has any to choose, for what is seen and texts apart; and all that were tried."""
     rows = [evaluate.Row(key, key) for key in methods if _has_layers(key)]
     measured = evaluate.measure(bench, rows, runtime, on_step)
     return measured["chosen"], measured["tried"]

@@ -82,6 +82,20 @@ def attainable_iou(box: Tensor) -> float:
     return min(quarter, area) / max(quarter, area)
 
 
+def span_iou(map_: Tensor, span: Tensor) -> float:
+    """IoU in time: of the frames in which something sounds, and as many frames in which the map has most.
+
+    Args: map_, span: (F, T), frequencies down and times across; the span is the same at all frequencies.
+
+    >>> span_iou(torch.tensor([[0.0, 1.0, 3.0, 2.0]]), torch.tensor([[False, True, True, False]]))
+    0.3333333333333333
+    """
+    true = span[0]
+    best = torch.zeros_like(true)
+    best[map_.sum(0).argsort(descending=True, stable=True)[: int(true.sum())]] = True
+    return iou(best, true)
+
+
 def pointing(map_: Tensor, box: Tensor) -> float:
     """Does the highest value lie in the box? Where several are highest, the share of them that do."""
     highest = map_ == map_.max()

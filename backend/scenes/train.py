@@ -24,8 +24,8 @@ RECIPES = {
         text_layers=2,
         stem=(32, 64),
         context_length=28,
-        looking_steps=1400,
-        reading_steps=1500,
+        looking_steps=900,
+        reading_steps=900,
     )
 }
 

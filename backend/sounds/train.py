@@ -39,10 +39,10 @@ class Recipe(shared.Recipe):
     text_layers: int = 2
     stem: tuple[int, ...] = (24, 64)
     context_length: int = 24
-    looking_steps: int = 800
-    reading_steps: int = 800
+    looking_steps: int = 600
+    reading_steps: int = 600
     picture_layers: int = 2
-    picture_steps: int = 500
+    picture_steps: int = 400
     picture_batch: int = 64
     picture_rate: float = 1e-3
 
