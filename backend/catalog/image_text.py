@@ -20,7 +20,8 @@ _M2IB_PAPER = (
 _OWN = "the model's own, found for images and texts apart"
 _BOTTLENECK = (
     _layer(
-        "Block behind which the bottleneck stands, from 0; -1 of a text: before all blocks, on the words themselves.",
+        "Block behind which the bottleneck stands, from 0; -1 before all blocks: on a text's words themselves, or inside "
+        "the convolutions of the models trained here, where a cell is half as wide.",
         f"{_OWN}, else the third block from the end",
         low=-1,
     ),
@@ -106,6 +107,20 @@ M2IB_CONTRAST = MethodSpec(
             "Small: the partner is told from the mean of the others; large: from the nearest of them.",
             low=0.1,
             high=1000.0,
+            advanced=True,
+        ),
+        ParamSpec(
+            "smooth",
+            "Smoothing",
+            "\\varsigma",
+            "float",
+            None,
+            "Standard deviation, in cells, of a Gaussian over what each place lets pass (Schulz et al., ICLR 2020); "
+            "images only.",
+            low=0.0,
+            high=10.0,
+            optional=True,
+            auto_help=f"{_OWN}, else 0",
             advanced=True,
         ),
     ),
@@ -264,6 +279,32 @@ PAIRS: dict[str, ModelSpec] = {
             channels="L",
             licence="as Prism itself; its card tells where the pictures came from",
             summary="Trained on simulated chest radiographs and their reports; no medical device.",
+        ),
+        ModelSpec(
+            key="scenes-clip",
+            title="Drawn scenes and captions",
+            architecture="prism:clip",
+            source="embedded",
+            labels=(),
+            input_size=(128, 128),
+            weights="scenes-clip.safetensors",
+            card="scenes-clip.json",
+            task=FAMILY,
+            licence="as Prism itself",
+            summary="Coloured shapes, how many, and how they stand to each other.",
+        ),
+        ModelSpec(
+            key="sounds-clip",
+            title="Sounds, pictures and captions",
+            architecture="prism:clip",
+            source="embedded",
+            labels=(),
+            input_size=(64, 64),
+            weights="sounds-clip.safetensors",
+            card="sounds-clip.json",
+            task=FAMILY,
+            licence="as Prism itself",
+            summary="Eight synthesised sounds, heard as spectrograms; WAV and FLAC of your own can be put in.",
         ),
     )
 }

@@ -1,5 +1,6 @@
-"""Radiographs that ship: simulated ones that no model was trained or judged on, with report, masks and boxes."""
+"""Examples that ship, in no training or test set: radiographs, drawn scenes and sounds, with texts, masks and boxes."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from backend.radiographs.simulate import Radiograph, simulate
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"
 LIST = "radiographs.json"
+LISTS = {"cxr-clip": LIST, "scenes-clip": "scenes.json", "sounds-clip": "sounds.json"}  # by the model that they suit
 _NUMBER = 3  # enters the seeds; splits have 0, 1 and 2
 _VARIANTS = 6  # looked at in each pose, of which one is taken at most
 
@@ -39,6 +41,8 @@ class ExampleRadiograph:
     image: str  # file under assets/examples
     report: tuple[str, ...]  # sentences
     findings: tuple[ShownFinding, ...]
+    size: tuple[int, int] = (128, 128)  # width and height that boxes are in; of a sound, frames and bands
+    model: str = "cxr-clip"  # that it suits
 
     @property
     def text(self) -> str:
@@ -48,16 +52,33 @@ class ExampleRadiograph:
 @functools.lru_cache(maxsize=1)
 def example_radiographs(folder: Path = FOLDER) -> tuple[ExampleRadiograph, ...]:
     """All that ship. Raises: NotAvailable: the list is missing."""
+    return _read(folder, "cxr-clip")
+
+
+@functools.lru_cache(maxsize=1)
+def shipped_examples(folder: Path = FOLDER) -> tuple[ExampleRadiograph, ...]:
+    """Those of every model whose list is there."""
+    found: list[ExampleRadiograph] = []
+    for model in LISTS:
+        with contextlib.suppress(NotAvailable):
+            found += _read(folder, model)
+    return tuple(found)
+
+
+def _read(folder: Path, model: str) -> tuple[ExampleRadiograph, ...]:
     try:
-        rows = json.loads((folder / LIST).read_text(encoding="utf-8"))["radiographs"]
+        told = json.loads((folder / LISTS[model]).read_text(encoding="utf-8"))
     except OSError:
-        raise NotAvailable(f"assets/examples/{LIST} is missing", "image") from None
+        raise NotAvailable(f"assets/examples/{LISTS[model]} is missing", "image") from None
+    rows = told.get("examples") or told["radiographs"]
     return tuple(
         ExampleRadiograph(
             row["key"],
             row["image"],
             tuple(row["report"]),
             tuple(ShownFinding(**{**found, "box": tuple(found["box"])}) for found in row["findings"]),
+            tuple(told.get("size", (128, 128))),
+            model,
         )
         for row in rows
     )

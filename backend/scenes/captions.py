@@ -5,6 +5,7 @@ Keys go from coarse to fine: "red", "circle", "red circle", "red circle|left", "
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,7 +79,15 @@ def halves_of(thing: Thing) -> tuple[str, ...]:
 
 # ----------------------------------------------------------------- captions
 def draw_caption(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:
-    """A caption of one thing, of where it is, of two that stand in a relation, of all, of a pair, or of what lacks."""
+    """A caption of one thing, of where it is, of two that stand in a relation, of all, of a pair, or of what lacks.
+
+    Every other one ends with a full stop, as sentences of a text do.
+    """
+    drawn = _draw_plain_caption(things, generator)
+    return replace(drawn, text=drawn.text + ".") if generator.random() < 0.5 else drawn
+
+
+def _draw_plain_caption(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:
     chance = generator.random()
     if chance < 0.34:
         found = _related(things, generator)
@@ -175,4 +184,4 @@ def vocabulary() -> frozenset[str]:
     """Every word that a caption may have, and a few that people write instead."""
     sayings = [saying for both in _SAYINGS.values() for side in both for saying in side]
     texts = [*KINDS, *(f"{shape}s" for shape in SHAPES), *_STARTS, *_ORDER.values(), *sayings]
-    return frozenset(words_of([*texts, "a picture of shapes", "one two no and the is are in an shape"]))
+    return frozenset(words_of([*texts, "a picture of shapes.", "one two no and the is are in an shape"]))

@@ -4,6 +4,7 @@ Keys go from coarse to fine: "bell", "bell|start", "bell|before|dog".
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,7 +64,15 @@ def sentence(kind: str) -> str:
 
 
 def draw_caption(sounds: Sequence[Heard], generator: np.random.Generator) -> DrawnText:
-    """A caption of one sound, of when it is heard, of two and their order, or of what is not heard."""
+    """A caption of one sound, of when it is heard, of two and their order, or of what is not heard.
+
+    Every other one ends with a full stop, as sentences of a text do.
+    """
+    drawn = _draw_plain_caption(sounds, generator)
+    return replace(drawn, text=drawn.text + ".") if generator.random() < 0.5 else drawn
+
+
+def _draw_plain_caption(sounds: Sequence[Heard], generator: np.random.Generator) -> DrawnText:
     chance, sound = generator.random(), sounds[int(generator.integers(len(sounds)))]
     ordered = [(a.kind, b.kind) for a in sounds for b in sounds if b.middle - a.middle > _MARGIN]
     if chance < 0.2 and ordered:
@@ -97,5 +106,5 @@ def _ordered(first: str, second: str, generator: np.random.Generator) -> DrawnTe
 
 def vocabulary() -> frozenset[str]:
     """Every word that a caption may have, and a few that people write instead."""
-    texts = [*map(sentence, KINDS), *_STARTS, *PARTS.values(), "no and then before after one sound i hear is heard"]
+    texts = [*map(sentence, KINDS), *_STARTS, *PARTS.values(), "no and then before after one sound. i hear is heard"]
     return frozenset(words_of(texts))
