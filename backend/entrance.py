@@ -35,7 +35,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def header(scope: Scope, name: str) -> str:
     """The value of a request's header; "" if it has none."""
     wanted = name.lower().encode("latin-1")
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted), "")
+    value = next((value for key, value in scope["headers"] if key.lower() == wanted), b"")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:  # what the standard says, but few send
+        return value.decode("latin-1")
 
 
 class Tries:

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMa
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.formparsers import MultiPartParser
+
 from backend.entrance import LOGIN, Entrance, Verdict, client, header, login_page, own_address, read_form
 from backend.errors import BadInput
 from backend.limits import LIMITS, MIB, Limits
@@ -249,8 +251,10 @@ class Guard:
 def protect(app: Any, pages: Collection[str], index_html: str) -> None:
     """Put the guard before all of an app (Starlette's or FastAPI's), as the environment says who may come in.
 
-    Settings that cannot be meant end the process at its start, with one sentence.
+    Settings that cannot be meant end the process at its start, with one sentence. Uploads are held in memory whole:
+    Starlette's parser would put larger ones on the disk, where nothing of a patient may lie.
     """
+    MultiPartParser.spool_max_size = LIMITS.max_page_body_bytes
     try:
         entrance = Entrance.from_environment()
     except BadInput as error:
