@@ -30,7 +30,7 @@ from backend.contracts import OnStep, Request, Result, Step, digest, request_to_
 from backend.errors import BadInput, Cancelled, NotAvailable, PrismError
 from backend.jobs import ENDED, JobStatus
 from backend.limits import LIMITS, MIB
-from backend.service import EngineStatus, ImageInfo, ModelStatus
+from backend.service import AudioInfo, EngineStatus, ImageInfo, ModelStatus
 from backend.store import Store
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each repetition
@@ -244,9 +244,9 @@ def _pause(seconds: float, tell: Callable[[], object]) -> None:
 # ----------------------------------------------------------------- the service
 @dataclass(frozen=True, slots=True)
 class _Put:
-    """A picture that was put in, with its bytes, so that it can be put in again."""
+    """A picture or a sound that was put in, with its bytes, so that it can be put in again."""
 
-    info: ImageInfo
+    info: ImageInfo | AudioInfo
     data: bytes
 
     @property
@@ -292,23 +292,28 @@ class RemoteService:
     # ------------------------------------------------------------- inputs
     def put_image(self, data: bytes) -> ImageInfo:
         """As `LocalService.put_image`. What was put in before is not sent again until a request misses it."""
-        key = digest(data)
-        kept = self._put.get(key)
-        return kept.info if kept is not None else self._send(key, data)
+        return self._put_in("/put_image", ImageInfo, data)
 
-    def _send(self, key: str, data: bytes) -> ImageInfo:
-        body = self.connection.call("/put_image", wire.encode_bytes(data), timeout_s=LONG_ANSWER_S)
-        info = wire.fill(ImageInfo, body)
-        self._put.put(key, _Put(info, data))
-        if info.id != key:
-            self._put.put(info.id, _Put(info, data))
+    def put_audio(self, data: bytes) -> AudioInfo:
+        """As `LocalService.put_audio`; see `put_image`."""
+        return self._put_in("/put_audio", AudioInfo, data)
+
+    def _put_in(self, endpoint: str, kind: type[ImageInfo] | type[AudioInfo], data: bytes) -> Any:
+        kept = self._put.get(digest(data))
+        return kept.info if kept is not None and isinstance(kept.info, kind) else self._send(endpoint, kind, data)
+
+    def _send(self, endpoint: str, kind: type[ImageInfo] | type[AudioInfo], data: bytes) -> Any:
+        body = self.connection.call(endpoint, wire.encode_bytes(data), timeout_s=LONG_ANSWER_S)
+        info = wire.fill(kind, body)
+        self._put.put(info.id, _Put(info, data))
         return info
 
     def _send_again(self, request: Request) -> bool:
         """Put in again what a request names and the server has forgotten; whether there was anything."""
         kept = [put for name in _strings(request_to_json(request)) if (put := self._put.get(name)) is not None]
         for put in kept:
-            self._send(put.info.id, put.data)
+            is_sound = isinstance(put.info, AudioInfo)
+            self._send("/put_audio" if is_sound else "/put_image", type(put.info), put.data)
         return bool(kept)
 
     # ------------------------------------------------------------- work

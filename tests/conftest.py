@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
 
 
 def free_port() -> int:

@@ -86,15 +86,6 @@ def test_the_client_sees_the_same_sentence(client):
         client.predict(PICTURE, "digits-gap", "nothing", api_name="/attribute")
 
 
-def test_openapi_and_mcp_describe_every_endpoint(app_url):
-    paths = httpx.get(f"{app_url}/api/gradio_api/openapi.json").json()["paths"]
-    tools = {tool["name"]: tool for tool in httpx.get(f"{app_url}/api/gradio_api/mcp/schema").json()}
-    for name in ("methods", "models", "status", "predict", "attribute", "put_image", "run"):
-        assert any(path.endswith(f"/{name}") for path in paths)
-        assert len(tools[name]["description"]) > 30
-    assert tools["attribute"]["inputSchema"]["properties"]["method"]["description"]
-
-
 def test_second_call_loads_and_computes_nothing(client):
     arguments = (PICTURE, "digits-gap", "grad-cam", 1, "black", {}, 0)
     first = client.predict(*arguments, api_name="/attribute")

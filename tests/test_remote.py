@@ -44,7 +44,8 @@ STROKES[4:24, 12:16] = 1.0
 PICTURE = encode_png(STROKES)
 IMAGE = digest(PICTURE)
 MAP = AttributionRequest(IMAGE, "digits-gap", "samp++", target=1)
-SLOW = AttributionRequest(IMAGE, "digits-gap", "rise", target=1, params=(("samples", 100_000),))
+EVERYTHING = ("black", "blur:1", "blur:2", "blur:3", "grey", "mean", "noise", "white")
+SLOW = AttributionRequest(IMAGE, "digits-gap", "rise", target=1, baseline=EVERYTHING, params=(("samples", 20_000),))
 PAIR = {"model": "cxr-clip", "params": (("n_steps", 2), ("samples", 1))}
 
 
@@ -131,7 +132,7 @@ def flights(connection: Connection) -> int:
         RecordRequest("squares", row=2),
         DecodingRequest("balls-l-additive", grid=(2, 3)),
         BlockTableRequest("balls-l-additive", size=3),
-        SupportRequest(n=3),
+        SupportRequest(n=10),
     ],
     ids=lambda request: f"{request.kind}.{getattr(request, 'method', '')}",
 )

@@ -66,6 +66,10 @@ class Door:
             raise BadInput(f"{name} is no list of base64 texts", name)
         return [self.put(image, name) for image in images]
 
+    def put_sound(self, audio: Any, name: str = "audio") -> str:
+        """Put a sound in; returns its id. Raises: BadInput: no base64 text, or no sound that can be used."""
+        return self.service().put_audio(wire.decode_bytes(audio, name, "a sound's bytes")).id
+
     def answer(self, body: Mapping[str, Any], arrays: Any = True) -> dict[str, Any]:
         """Check a request, run it with Gradio's progress, and make its result ready to travel."""
         if not isinstance(arrays, bool):

@@ -71,8 +71,19 @@ def endpoints(door: Door) -> list[Endpoint]:
         info = door.service().put_image(wire.decode_bytes(image))
         return {**dataclasses.asdict(info), "notes": list(info.notes)}
 
+    def put_audio(audio: str) -> dict:
+        """Check and keep a sound for later requests, which name it by the id that comes back.
+
+        Args:
+            audio: the sound's bytes (WAV or FLAC) as base64 text; it stays in memory
+        Returns:
+            id (sha256 of the bytes), duration_s, sample_rate in Hz, notes
+        """
+        info = door.service().put_audio(wire.decode_bytes(audio, "audio", "a sound's bytes"))
+        return {**dataclasses.asdict(info), "notes": list(info.notes)}
+
     def run(request: dict) -> dict:
-        """Run a request of any kind and family on pictures that were put in.
+        """Run a request of any kind and family on pictures and sounds that were put in.
 
         Args:
             request: a JSON object with `kind` and that kind's fields, as in a result's manifest
@@ -81,7 +92,7 @@ def endpoints(door: Door) -> list[Endpoint]:
         """
         return door.answer(request)
 
-    return [methods, models, status, put_image, run]
+    return [methods, models, status, put_image, put_audio, run]
 
 
 def streams(door: Door, calls: Calls) -> list[Endpoint]:

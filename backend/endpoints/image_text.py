@@ -9,33 +9,40 @@ from backend.endpoints.door import Door, Endpoint, read_settings, read_text, rea
 
 def endpoints(door: Door) -> list[Endpoint]:
     def interpret_pair(
-        image: str,
-        text: str,
+        image: str | None = None,
+        text: str | None = None,
         model: str = "cxr-clip",
         method: str = "m2ib",
         modality: str = "both",
         params: dict | None = None,
         seed: int = 0,
         control: str | None = None,
+        audio: str | None = None,
+        start_s: float = 0.0,
         arrays: bool = True,
     ) -> dict:
-        """Explain how an image and a text match: where in the image, and by which words.
+        """Explain how an image and a text match: where in the image, and by which words; or a sound and either.
 
         Args:
-            image: the picture's bytes (PNG, JPEG, WebP, TIFF, BMP or DICOM) as base64 text
-            text: one sentence, or a few words
+            image: the picture's bytes (PNG, JPEG, WebP, TIFF, BMP or DICOM) as base64 text; null if a sound and a
+                text are matched
+            text: one sentence, or a few words; null if a sound and an image are matched
             model: key of an image-text model, as listed by `models`
             method: key of a method of the family image_text, as listed by `methods`, for instance m2ib
-            modality: image, text or both
-            params: the method's own parameters by name (of m2ib: layer, beta, sigma2, steps, lr, samples)
+            modality: image, text or audio, as far as they are given, or both
+            params: the method's own parameters by name (of m2ib: layer, beta, sigma2, n_steps, lr, samples)
             seed: seed of everything random, 0 or more
             control: a picture that the text does not belong to, as base64 text; null takes the one that ships
+            audio: a sound's bytes (WAV or FLAC) as base64 text, for models that hear; or null
+            start_s: where in the sound the model begins to hear, in seconds
             arrays: false answers without the maps, with the manifest only
         Returns:
-            manifest (tokens, words, similarity, quality) and npz: base64 of an .npz file with image_map (H, W) and
-            token_map (n,), in the manifest's unit (nats for m2ib)
+            manifest (tokens, words, similarity, quality) and npz: base64 of an .npz file with image_map (H, W),
+            token_map (n,) and audio_map (F, T) as far as they apply, in the manifest's unit (nats for m2ib)
         """
-        return door.answer(_pair(door, image, text, model, method, modality, params, seed, control), arrays)
+        body = _pair(door, image, text, model, method, modality, params, seed, control)
+        sound = {} if audio is None else {"audio_id": door.put_sound(audio), "start_s": start_s}
+        return door.answer({**body, **sound}, arrays)
 
     def interpret_report(
         image: str,
@@ -65,7 +72,7 @@ def endpoints(door: Door) -> list[Endpoint]:
         Returns:
             manifest (the sentences as they were read, tokens, quality) and npz: maps of each sentence
         """
-        body = _pair(door, image, "", model, method, modality, params, seed, control)
+        body = _pair(door, image, None, model, method, modality, params, seed, control)
         del body["text"]
         return door.answer({**body, "kind": ReportMapsRequest.kind, "sentences": _sentences(report)}, arrays)
 
@@ -128,8 +135,8 @@ def _pair(
 ) -> dict[str, Any]:
     return {
         "kind": PairMapRequest.kind,
-        "image_id": door.put(image),
-        "text": read_text("text", words),
+        "image_id": None if image is None else door.put(image),
+        "text": None if words is None else read_text("text", words),
         "model": model,
         "method": method,
         "modality": modality,

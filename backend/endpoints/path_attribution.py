@@ -163,7 +163,7 @@ def endpoints(door: Door) -> list[Endpoint]:
         Args:
             image: the picture's bytes (PNG, JPEG, WebP, TIFF, BMP or DICOM) as base64 text
             model: key of a classifier, as listed by `models`
-            method: key of a method with a path (`has_path` in `methods`), for instance samp++ or ig
+            method: key of a method with a path (`has_path` in `methods`): samp++, samp or samp-joint
             target: class number to explain, from 0; null takes the top class
             baseline: one of black, white, grey, mean, noise or blur:SIGMA (pixels)
             params: the method's own parameters by name; those left out take their defaults

@@ -41,13 +41,12 @@ class Uploads:
             raise BadInput(f"a part of {len(part)} bytes; up to {PART_BYTES} come at once", "part")
         with self._lock:
             self._forget_old()
-            upload = self._uploads.get(key)
-            if upload is None:
+            upload = self._uploads.get(key, _Upload())
+            if key not in self._uploads:
                 if offset:
                     raise BadInput("this upload is no longer held; send it again from the start", "upload")
                 if len(self._uploads) >= MOST_UPLOADS:
                     raise NotAvailable("too many files are on their way; try again in a moment")
-                upload = self._uploads[key] = _Upload()
             if offset > len(upload.data):
                 raise BadInput(f"offset is {offset}, but {len(upload.data)} bytes are here", "offset")
             held = sum(len(other.data) for other in self._uploads.values())
@@ -55,6 +54,7 @@ class Uploads:
                 raise BadInput(f"more than {self.most_bytes // MIB} MB are on their way", "part")
             upload.data[offset:] = part
             upload.touched = self._now()
+            self._uploads[key] = upload
             return len(upload.data)
 
     def take(self, key: Any) -> bytes:
