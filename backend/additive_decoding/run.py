@@ -26,7 +26,7 @@ from backend.contracts import (
     SupportRequest,
 )
 from backend.errors import BadInput
-from backend.models.additive_decoder import AdditiveDecoder, BlockNet, MaskedDecoder
+from backend.models.additive_decoder import AdditiveDecoder, BlockNet, MaskedDecoder, apply_link
 from backend.models.decoders import TASK, LoadedDecoder
 from backend.runtime import Chunks, watch
 from backend.service import Context
@@ -313,11 +313,11 @@ def _block_pictures(
             render = decoder.render_block(block, values.to(device))
             if isinstance(decoder, AdditiveDecoder):
                 reference = bench.codes.learned[:200, list(decoder.blocks[block])].to(device)
-                images = 1 + grids.centred(render, decoder.render_block(block, reference))
+                images = decoder.white + grids.centred(render, decoder.render_block(block, reference))
             else:  # the block against the background only
                 mask = torch.sigmoid(render[:, 3:])
                 images = mask * (decoder.white + render[:, :3]) + (1 - mask) * decoder.white
-            pictures[f"blocks_{block}"] = to_pixels(images)
+            pictures[f"blocks_{block}"] = to_pixels(apply_link(decoder.link, images))
     return pictures
 
 

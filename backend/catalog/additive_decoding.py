@@ -102,7 +102,7 @@ DECODERS: dict[str, ModelSpec] = {
             5,
         ),
         *(
-            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 2)
+            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 3)
             for scene, words, summary in (
                 ("near", "large balls", "Large balls that meet; where they do, their colours add up."),
                 ("occluded", "occlusion", "Large balls that meet; the right one hides the left one."),
@@ -127,12 +127,14 @@ DECODERS: dict[str, ModelSpec] = {
             "Balls in the plane, additive",
             "additive",
             "Each block is a place in the plane; the balls never touch.",
+            3,
         ),
         _decoder(
             "balls-blocks-dependent",
             "Dependent balls in the plane, additive",
             "additive",
             "The second ball's side depends on where the first one is.",
+            3,
         ),
         _decoder(
             "balls-blocks-plain",

@@ -26,6 +26,11 @@ COLUMNS = (
     Column("rmse", "RMSE, seen", "lower", "Median over seeds."),
     Column("rmse_out", "RMSE, never seen", "lower", "Median over seeds."),
     Column("rmse_recombined", "RMSE, recombined", "lower", "Blocks of different scenes decoded together."),
+    Column("seeds", "Seeds", help="Training seeds that the medians are over."),
+)
+SAVINGS = (
+    COLUMNS[0],
+    COLUMNS[-1],
     Column("share_of_seeds_failed", "Seeds that failed", "lower", "Share of training seeds with LMS below 95."),
     Column(
         "share_of_starts_failed",
@@ -75,12 +80,12 @@ def _runs() -> list[JobStatus]:
 
 def _draw(case: Case, tables: dict[str, dict[str, Any]]) -> None:
     rows = [
-        {"name": title, **{column.key: table.get(column.key) for column in COLUMNS[1:]}}
+        {"name": title, **{column.key: table.get(column.key) for column in (*COLUMNS[1:], *SAVINGS[2:])}}
         for title, table in tables.items()
     ]
     columns = [c for c in COLUMNS if c.key == "name" or any(row[c.key] is not None for row in rows)]
-    seeds = max(table["seeds"] for table in tables.values())
-    draw_table(f"Median over {seeds} training {'seed' if seeds == 1 else 'seeds'}", columns, rows)
+    draw_table("Median over training seeds", columns, rows)
+    _draw_savings(tables)
     with st.expander("From the lowest to the highest seed"):
         shown = [column for column in columns if column.key in SPREAD]
         spread = [
@@ -89,12 +94,21 @@ def _draw(case: Case, tables: dict[str, dict[str, Any]]) -> None:
         ]
         draw_table("Range over seeds", [COLUMNS[0], *shown], spread, mark_best=False)
         st.download_button(
-            "CSV", metrics_csv(columns, rows), f"decoders-{case.key}.csv", "text/csv", on_click="ignore",
-            key="decoder.table.csv",
+            "CSV", metrics_csv((*columns, *SAVINGS[2:]), rows), f"decoders-{case.key}.csv", "text/csv",
+            key="decoder.table.csv", on_click="ignore",
         )  # fmt: skip
     parameters = {f"{sum(table['parameters'].values()):,}" for table in tables.values()}
     st.caption(f"Parameters: {', '.join(sorted(parameters))}. Made by")
     st.code("\n".join(table["command"] for table in tables.values()), language="bash")
+
+
+def _draw_savings(tables: dict[str, dict[str, Any]]) -> None:
+    """How often one start ends in a mixture, and what choosing among several by training loss makes of it."""
+    rows = [
+        {"name": title, **{column.key: table.get(column.key) for column in SAVINGS[1:]}}
+        for title, table in tables.items()
+    ]
+    draw_table("What choosing among starts by training loss saves", SAVINGS, rows)
 
 
 def _spread(ends: list[float] | None) -> str | None:

@@ -44,6 +44,8 @@ def _say_corners(drawn: Drawn, figures: Result) -> str:
         else "this seed happened to learn the blocks in the same order in both; the loss could not have told"
     )
     within = ", ".join(f"{piece['lms']:.1f}" for piece in pieces.values())
+    if len(orders) == 1 and figures.quality["lms_spearman"] < 95:
+        verdict += ", and yet a latent does not run on from one to the other"
     return (
         f"Two pieces, and nothing between them: {verdict}. LMS {figures.quality['lms_spearman']:.1f} over both, "
         f"{within} within each."

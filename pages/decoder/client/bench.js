@@ -104,15 +104,15 @@ function combine(tables, parts) {
 
 /** One block alone on white: what it adds, less the constant image that blocks can trade among each other. */
 function alone(tables, net, part) {
-  const pixels = tables.side ** 2, out = new Float32Array(3 * pixels);
+  const link = LINKS[tables.link], pixels = tables.side ** 2, out = new Float32Array(3 * pixels);
   if (tables.kind === "masked") {
     for (let p = 0; p < pixels; p++) {
       const mask = 1 / (1 + Math.exp(-part[3 * pixels + p]));
-      for (let c = 0; c < 3; c++) out[c * pixels + p] = tables.white + mask * part[c * pixels + p];
+      for (let c = 0; c < 3; c++) out[c * pixels + p] = link(tables.white + mask * part[c * pixels + p]);
     }
     return out;
   }
-  for (let i = 0; i < out.length; i++) out[i] = 1 + part[i] - net.rest[i];
+  for (let i = 0; i < out.length; i++) out[i] = link(tables.white + part[i] - net.rest[i]);
   return out;
 }
 
