@@ -5,6 +5,7 @@ with exit code 2.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from backend.errors import BadInput, PrismError
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        return arguments.command(arguments) or 0
     except PrismError as error:
         field = f"{error.field}: " if error.field else ""
         print(f"prism: {field}{error.sentence}", file=sys.stderr)
@@ -26,14 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prism: stopped; a job goes on from its checkpoint when it is started again", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m backend", description="Prism without the pages.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(command=function)
         return sub
@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true")
     fetch = command("fetch-weights", _fetch_weights, "Download a hub model's weights into the hub's cache.")
     fetch.add_argument("key")
+    doctor = command("doctor", _doctor, "Check this installation; says what to fix. Exit code 1: something must be.")
+    doctor.add_argument("--port", type=int, default=8501)
+    doctor.add_argument("--json", action="store_true")
     return parser
 
 
@@ -205,6 +208,21 @@ def _fetch_weights(arguments: argparse.Namespace) -> None:
     service = local_service()
     loaded = service.library.load(arguments.key, service.runtime.device, service.runtime.dtype)
     print(json.dumps({"key": loaded.spec.key, "digest": loaded.digest, "bytes": loaded.nbytes}))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from backend.doctor import examine
+
+    findings = []
+    for finding in examine(arguments.port):
+        findings.append(finding)
+        if not arguments.json:
+            print(f"{finding.level:5}{finding.check:13}{finding.said}")
+            if finding.todo:
+                print(f"{'':18}-> {finding.todo}")
+    if arguments.json:
+        _print_json([dataclasses.asdict(finding) for finding in findings])
+    return int(any(finding.level == "fix" for finding in findings))
 
 
 def _show_step(step: Step) -> None:
