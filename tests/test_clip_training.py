@@ -334,10 +334,11 @@ def test_towers_cut_anywhere_give_what_open_clip_gives(kind):
     ids = pair.tokens(["no left effusion.", "effusion"])
     features = pair.module.encode_image(pair.module.normalise(images))
     said = pair.module.encode_text(ids)
-    for layer in range(pair.image.n_layers):
+    assert (pair.image.first_layer == -1) == (kind == "average")  # the only one with a stem of convolutions
+    for layer in range(pair.image.first_layer, pair.image.n_layers):
         hidden = pair.image.prefix(images, layer)
         rows, columns = pair.image.grid(layer)
-        assert hidden.shape[1] == rows * columns + len(pair.image.is_special())
+        assert hidden.shape[1] == rows * columns + pair.image.leading(layer)
         assert torch.allclose(pair.image.suffix(hidden, layer), features, atol=1e-5)
     for layer in range(pair.text.first_layer, pair.text.n_layers):
         hidden = pair.text.prefix(ids, layer)

@@ -235,3 +235,31 @@ def test_the_contrast_lets_go_what_fits_everything():
 def test_the_contrast_needs_strangers():
     with pytest.raises(BadInput, match="do not belong"):
         bottleneck.attribute_contrast(image_problem(tiny_pair()))
+
+
+# ----------------------------------------------------------------- smoothing
+def test_smoothing_keeps_constants_and_leading_tokens():
+    matrix = bottleneck.smoothing((3, 4), 1, 1.0)
+    assert torch.allclose(matrix.sum(1), torch.ones(13))
+    assert matrix[0, 0] == 1 and not matrix[1:, 0].any()
+    assert matrix[1, 2] > matrix[1, 3] > 0  # nearer places count more
+
+
+def test_a_place_that_must_pass_opens_its_neighbours():
+    """Only the middle of five cells is read; by itself it alone stays open, smoothed its neighbours do as well."""
+    hidden = torch.full((1, 5, 1), 3.0)
+    settings = bottleneck.Settings(beta=0.1, n_steps=20, samples=20)
+
+    def score(features):
+        return -(features[..., 0] - 3.0).square()
+
+    def capacity(neighbours):
+        generators = [torch.Generator().manual_seed(0)]
+        found = bottleneck.squeeze(hidden, lambda z: z[:, 2], score, generators, settings, neighbours=neighbours)
+        return found.capacity[0]
+
+    alone = capacity(None)
+    assert torch.equal(capacity(torch.eye(5)).argsort(), alone.argsort())
+    assert torch.allclose(capacity(torch.eye(5)), alone, rtol=1e-3)
+    smooth = capacity(bottleneck.smoothing((1, 5), 0, 1.0))
+    assert smooth[2] > smooth[1] > smooth[0] and smooth[1] / smooth[2] > 2 * alone[1] / alone[2]

@@ -20,8 +20,8 @@ _M2IB_PAPER = (
 _OWN = "the model's own, found for images and texts apart"
 _BOTTLENECK = (
     _layer(
-        "Block behind which the bottleneck stands, from 0; -1 before all blocks: on a text's words themselves, or inside "
-        "the convolutions of the models trained here, where a cell is half as wide.",
+        "Block behind which the bottleneck stands, from 0; -1 before all blocks: on a text's words themselves, or "
+        "inside the convolutions of the models trained here, where a cell is half as wide.",
         f"{_OWN}, else the third block from the end",
         low=-1,
     ),

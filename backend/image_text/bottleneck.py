@@ -59,6 +59,7 @@ def squeeze(
     statistics: Statistics | None = None,
     lengths: Sequence[int] | None = None,
     on_step: Callable[[int], None] = lambda done: None,
+    neighbours: Tensor | None = None,
 ) -> Bottleneck:
     """Close a bottleneck on hidden states until only what the score needs passes.
 
@@ -75,6 +76,7 @@ def squeeze(
         generators: one for each item, on the CPU.
         statistics: None: the paper's mode.
         lengths: how many tokens of each item are its own; the others are padding. None: all.
+        neighbours: (T, T), rows of sum 1: each token's lambda is a mean over its neighbours' (see `smoothing`).
     Returns: capacity and curves as the last step found them.
     Raises: ModelFault: something became not a number.
     Source: Wang et al., Visual Explanations of Image-Text Representations via Multi-Modal Information Bottleneck
@@ -91,8 +93,9 @@ def squeeze(
     fit, compression = [], []
     with torch.enable_grad():
         for done in range(settings.n_steps):
-            mean = torch.sigmoid(alpha) * plain
-            log_variance = (log_sigma2 + 2.0 * F.logsigmoid(-alpha)).expand_as(plain)
+            passing, log_lost = _lambda(alpha, neighbours)
+            mean = passing * plain
+            log_variance = (log_sigma2 + 2.0 * log_lost).expand_as(plain)
             nats = (gaussian_kl(mean, log_variance) * own[..., None]).sum(-1)  # (B, T)
             noise = _noise(generators, settings.samples, lengths, n_tokens, n_channels).to(hidden)
             passed = mean[:, None] + (0.5 * log_variance).exp()[:, None] * noise  # (B, samples, T, C)
@@ -110,6 +113,29 @@ def squeeze(
     if not all(torch.isfinite(part).all() for part in (found.capacity, found.fit, found.compression)):
         raise ModelFault("the bottleneck met values that are not numbers; the model's activations are broken", "model")
     return found
+
+
+def _lambda(alpha: Tensor, neighbours: Tensor | None) -> tuple[Tensor, Tensor]:
+    """lambda and log(1 - lambda), without cancellation."""
+    if neighbours is None:
+        return torch.sigmoid(alpha), F.logsigmoid(-alpha)
+    return neighbours @ torch.sigmoid(alpha), (neighbours @ torch.sigmoid(-alpha)).log()
+
+
+def smoothing(grid: tuple[int, int], leading: int, sigma: float) -> Tensor:
+    """A Gaussian over the cells of a grid as a matrix (T, T) with rows of sum 1; leading tokens stay as they are.
+
+    Source: Schulz et al., Restricting the Flow: Information Bottlenecks for Attribution, ICLR 2020, section 3.2, who
+        smooth the mask so that neighbouring places share what they let pass.
+
+    >>> smoothing((1, 2), 1, 1e-3)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.],
+            [0., 0., 1.]])
+    """
+    cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).float()
+    weights = (-torch.cdist(cells, cells).square() / (2 * sigma**2)).exp()
+    return torch.block_diag(torch.eye(leading), weights / weights.sum(1, keepdim=True))
 
 
 def _noise(
@@ -166,20 +192,23 @@ def attribute_contrast_all(
     lr: float = 1.0,
     samples: int = 10,
     sharpness: float = 10.0,
+    smooth: float | None = None,
 ) -> list[Explanation]:
     """M2IB that keeps what tells the right partner from others, instead of what is near to anything.
 
     The score is cos(z, target) - 1/s log mean_k exp(s cos(z, negative_k)): a word that fits every image, or a place
     that fits every text, does not raise it. Ours, not the paper's.
 
-    Args: sharpness: s; small: the mean of the negatives, large: the nearest of them.
+    Args:
+        sharpness: s; small: the mean of the negatives, large: the nearest of them.
+        smooth: standard deviation, in cells, of a Gaussian over lambda; images only. None: 0.
     Raises: BadInput: there are no negatives.
     """
 
     def score(problem: Problem) -> Score:
         return _contrast_score(problem, sharpness)
 
-    return _attribute_all(problems, score, layer, beta, sigma2, mode, n_steps, lr, samples)
+    return _attribute_all(problems, score, layer, beta, sigma2, mode, n_steps, lr, samples, smooth)
 
 
 def _cosine_score(problem: Problem) -> Score:
@@ -221,6 +250,7 @@ def _attribute_all(
     n_steps: int,
     lr: float,
     samples: int,
+    smooth: float | None = None,
 ) -> list[Explanation]:
     first, tower = problems[0], problems[0].tower
     usual = defaults(first)
@@ -246,6 +276,7 @@ def _attribute_all(
         statistics,
         [length for length, size in zip(lengths, sizes, strict=True) for _ in range(size)],
         lambda done: first.step(done, n_steps, "closing the bottleneck"),
+        _neighbours(first, layer, smooth),
     )
     parts = (found.capacity, found.fit, found.compression)
     split = zip(*(part.split(sizes) for part in parts), strict=True)
@@ -264,6 +295,13 @@ def _statistics(problem: Problem, layer: int, mode: Mode | None) -> Statistics |
             "mode",
         )
     return found
+
+
+def _neighbours(problem: Problem, layer: int, smooth: float | None) -> Tensor | None:
+    grid = problem.tower.grid(layer)
+    if not smooth or grid is None:
+        return None
+    return smoothing(grid, problem.tower.leading(layer), smooth).to(problem.targets)
 
 
 def _clean_score(problem: Problem, hidden: Tensor, layer: int, score: Score) -> Tensor:

@@ -149,6 +149,10 @@ def read_row(text: str) -> Row:
 
 
 # ----------------------------------------------------------------- settings to choose from
+_BETA = 0.1  # the paper's
+_FIRST_ROUND, _FINALISTS = 24, 3  # samples on which all settings are tried; the best of them are tried on all samples
+
+
 def grid_of(row: Row, tower: Tower, has_statistics: bool) -> list[dict[str, Any]]:
     """Settings that are tried; a single empty one where there is nothing to choose."""
     given = dict(row.given)
@@ -157,11 +161,13 @@ def grid_of(row: Row, tower: Tower, has_statistics: bool) -> list[dict[str, Any]
     first = tower.first_layer if spec.group == "bottleneck" else 0
     layers = [given["layer"]] if "layer" in given else list(range(first, tower.n_layers))
     if "mode" in names:
-        modes = [("paper", 0.1)]
-        modes += [("normalised", 0.1), ("normalised", 0.02)] if has_statistics else [("paper", 1.0)]
+        modes = [("paper", _BETA)]
+        modes += [("normalised", _BETA), ("normalised", 0.02)] if has_statistics else [("paper", 1.0)]
         choices = [
             {"layer": layer, "mode": mode, "beta": beta} for layer in layers[:-1] or layers for mode, beta in modes
         ]
+        if "smooth" in names and tower.modality != "text":
+            choices += [{**choice, "smooth": 1.0} for choice in choices if choice["beta"] == _BETA]
     elif "layer" in names:
         choices = [{"layer": layer} for layer in layers]
     else:
@@ -263,25 +269,42 @@ def choose(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The settings that do best on the samples for choosing, and the table of all that were tried.
 
+    All are tried on the first samples, the best few on all of them.
     Images: mean of box IoU over its attainable maximum and pointing. Texts: how much more often a key word is first
     with the own image than with the stranger, plus how often it is first.
     Raises: NotAvailable, BadInput: the method refuses the model.
     """
     tower = bench.pair.tower(modality)
-    tried = []
     grid = grid_of(row, tower, any(m == modality for m, _ in bench.held.statistics))
-    for settings in grid:
-        scores = []
-        for number, sample in enumerate(bench.choosing if len(grid) > 1 else bench.choosing[:1]):
-            tick(f"choosing settings of {row.name}")
-            if modality != "text":
-                judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
-                scores.append((judged.get("iou_attainable", 0.0) + judged.get("pointing", 0.0)) / 2)
-            else:
-                judged = judge_text(bench, sample, *text_maps(bench, sample, row, settings, runtime))
-                scores.append(2 * judged["words_first"] - judged["words_first_control"])
-        tried.append({"settings": settings, "score": round(float(np.mean(scores)), 5)})
-    return max(tried, key=lambda one: one["score"])["settings"], tried
+    tried = [{"settings": settings, "scores": []} for settings in grid]
+
+    def try_on(numbers: range, some: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those settings, the best first."""
+        for one in some:
+            for number in numbers:
+                tick(f"choosing settings of {row.name}")
+                one["scores"].append(_score(bench, row, modality, one["settings"], number, runtime))
+        return sorted(some, key=lambda one: -np.mean(one["scores"]))
+
+    n = len(bench.choosing)
+    first = min(n, _FIRST_ROUND) if len(grid) > 1 else 1
+    finalists = try_on(range(first), tried)[:_FINALISTS]
+    if len(grid) > 1:
+        finalists = try_on(range(first, n), finalists)
+    return finalists[0]["settings"], [
+        {"settings": one["settings"], "n": len(one["scores"]), "score": round(float(np.mean(one["scores"])), 5)}
+        for one in tried
+    ]
+
+
+def _score(bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], number: int, runtime: Runtime) -> float:
+    """How good a map settings give of a sample for choosing."""
+    sample = bench.choosing[number]
+    if modality == "text":
+        judged = judge_text(bench, sample, *text_maps(bench, sample, row, settings, runtime))
+        return 2 * judged["words_first"] - judged["words_first_control"]
+    judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
+    return (judged.get("iou_attainable", 0.0) + judged.get("pointing", 0.0)) / 2
 
 
 def _held_or_chosen(
@@ -367,8 +390,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
     columns = [key for key in METRICS if any(key in found for found in values.values())]
     titles = {row.name: method(row.method, FAMILY).title + row.name.removeprefix(row.method) for row in rows}
     titles |= {PRIOR: "Centre prior", UNIFORM: "Uniform"}
-    first = rows[0].name
-    others = [name for name in values if name != first]
+    ours = [row.name for row in rows if row is rows[0] or method(row.method, FAMILY).group == "bottleneck"]
     return {
         "columns": [dataclasses.asdict(_titled(METRICS[key], bench)) for key in columns],
         "rows": [
@@ -388,10 +410,11 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
         ],
         "paired": [
             *(
-                {"ours": first, "theirs": name, "metric": key, **_paired(values[first][key], values[name][key])}
-                for name in others
+                {"ours": own, "theirs": name, "metric": key, **_paired(values[own][key], found[key])}
+                for own in ours
+                for name, found in values.items()
                 for key in _PAIRED_IMAGE
-                if key in values[name] and key in values[first]
+                if name != own and key in found and key in values.get(own, {})
             ),
             *(
                 {"ours": f"{name}: {key}", "theirs": other, "metric": key, **_paired(found[key], found[other])}

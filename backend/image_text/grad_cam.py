@@ -18,7 +18,7 @@ def attribute(problem: Problem, layer: int | None = None) -> Explanation:
     with torch.no_grad():
         hidden = problem.tower.prefix(problem.inputs, layer)
     gradients = _gradients(problem, hidden, layer)  # (B, T, C)
-    leading = 0 if problem.is_text else len(problem.tower.is_special(problem.inputs))
+    leading = 0 if problem.is_text else problem.tower.leading(layer)
     weights = gradients[:, leading:].mean(1, keepdim=True)
     return Explanation(*places(problem, (weights * hidden).sum(-1).clamp(min=0), layer))
 

@@ -29,7 +29,7 @@ from backend.training import write_weights
 STRANGERS = 64  # of each modality
 MEASURED = 400  # pictures whose activations are averaged
 MEASURED_SENTENCES = 1200
-CHOOSING = 80  # pairs that settings are chosen on
+CHOOSING = 200  # pairs that settings are chosen on
 _NOTHING_HELD = Held(torch.zeros(0, 1), torch.zeros(0, 1))
 _FLOOR = 0.05  # of the spread over all places: a place that hardly varies does not count without bound
 
@@ -133,7 +133,7 @@ def measure_statistics(pair: ImageTextPair, material: Material) -> dict[tuple[st
     found = {}
     for modality, inputs in ((material.bench.seen, material.seen), *material.others.items()):
         tower = pair.tower(modality)
-        for layer in range(tower.n_layers):
+        for layer in range(tower.first_layer, tower.n_layers):
             states = torch.cat([tower.prefix(one, layer) for one in inputs[:MEASURED]])  # (N, T, C)
             found[modality, layer] = statistics_of(states)
     for layer in range(pair.text.first_layer, pair.text.n_layers):

@@ -106,7 +106,7 @@ def places(problem: Problem, values: Tensor, layer: int) -> tuple[Tensor, Tensor
     grid = problem.tower.grid(layer)
     if grid is None:
         return values, values[:, problem.is_special(values.shape[1]).to(values.device)].sum(1)
-    leading = len(problem.tower.is_special(problem.inputs))
+    leading = problem.tower.leading(layer)
     if values.shape[1] != leading + grid[0] * grid[1]:
         raise BadInput(f"{values.shape[1]} tokens do not fill a grid of {grid[0]} x {grid[1]}", "layer")
     return values[:, leading:].unflatten(1, grid), values[:, :leading].sum(1)

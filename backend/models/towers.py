@@ -55,7 +55,7 @@ class Tower(ABC):
         """What the blocks after `layer` make of a hidden state; (N, T, C) -> (N, E).
 
         In the last block only what the pooling reads is computed. `inputs` are needed by texts (where they end); one
-        row of them serves all rows of `hidden`. Layer -1 goes on from what `embed` gives.
+        row of them serves all rows of `hidden`. Layer -1, where there is one, goes on from what its `prefix` gives.
         """
 
     first_layer: int = 0  # -1: a bottleneck may stand before block 0 too, where no token has read another yet
@@ -74,6 +74,10 @@ class Tower(ABC):
         Images: only the leading ones are listed, places follow. Texts: all tokens of one text, (1, L) ids.
         """
         return ()
+
+    def leading(self, layer: int) -> int:
+        """How many tokens of an image's hidden state stand before its places."""
+        return len(self.is_special())
 
     def attend(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features, and the attention of every block, (N, heads, T, T), that they were computed from.
@@ -139,7 +143,10 @@ def _project(features: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
 
 
 class VisionTower(Tower):
-    """open_clip's VisionTransformer behind its normalisation; pools its class token or the mean of the patches."""
+    """open_clip's VisionTransformer behind its normalisation; pools its class token or the mean of the patches.
+
+    One with a `ConvStem` can be cut at layer -1 too: inside the stem, where a cell is half as wide as a token.
+    """
 
     modality = "image"
 
@@ -151,24 +158,40 @@ class VisionTower(Tower):
         self.names = tuple(f"block {k}" for k in range(len(self.blocks)))
         self.pooling = "token" if visual.pool_type == "tok" else "average"
         self.has_attention = _is_plain(self.blocks)
+        self.first_layer = -1 if hasattr(visual.conv1, "coarse") else 0
 
     def grid(self, layer: int) -> tuple[int, int]:
-        return tuple(self.visual.grid_size)
+        rows, columns = self.visual.grid_size
+        return (rows, columns) if layer >= 0 else (2 * rows, 2 * columns)
 
     def is_special(self, inputs: Tensor | None = None) -> tuple[bool, ...]:
         return (True,)  # the class token; the average pooling does not read it, later blocks do
 
+    def leading(self, layer: int) -> int:
+        return 1 if layer >= 0 else 0
+
     def prefix(self, inputs: Tensor, layer: int) -> Tensor:
+        if self.check_layer(layer, self.first_layer) < 0:
+            return self.visual.conv1.features(self.normalise(inputs)).flatten(2).transpose(1, 2)  # (N, cells, C)
         hidden = self.embed(inputs)
-        for block in self.blocks[: self.check_layer(layer) + 1]:
+        for block in self.blocks[: layer + 1]:
             hidden = block(hidden)
         return hidden
 
     def embed(self, inputs: Tensor) -> Tensor:
         return self.visual._embeds(self.normalise(inputs))
 
+    def _embed_features(self, features: Tensor) -> Tensor:
+        """What `visual._embeds` does behind the finer half of its stem; (N, cells, C) -> (N, T, width)."""
+        visual = self.visual
+        patches = visual.conv1.coarse(features.transpose(1, 2).unflatten(2, self.grid(-1))).flatten(2).transpose(1, 2)
+        tokens = torch.cat([visual.class_embedding.expand(len(patches), 1, -1), patches], 1)
+        return visual.ln_pre(tokens + visual.positional_embedding)
+
     def suffix(self, hidden: Tensor, layer: int, inputs: Tensor | None = None) -> Tensor:
-        rest = self.blocks[self.check_layer(layer, -1) + 1 :]
+        rest = self.blocks[self.check_layer(layer, self.first_layer) + 1 :]
+        if layer < 0:
+            hidden = self._embed_features(hidden)
         if rest and self.pooling == "token" and self.has_attention:
             for block in rest[:-1]:
                 hidden = block(hidden)
