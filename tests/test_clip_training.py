@@ -254,6 +254,8 @@ def test_the_threshold_is_the_best_of_all():
     generator = np.random.default_rng(1)
     present = generator.random(80) < 0.4
     scores = present + generator.normal(0, 1, 80)
+    careful = judge.best_threshold(scores, present, 0.95)
+    assert (scores[~present] <= careful).mean() >= 0.95 and careful >= judge.best_threshold(scores, present)
     found = balanced_accuracy_score(present, scores > judge.best_threshold(scores, present))
     best = max(balanced_accuracy_score(present, scores > t) for t in np.linspace(scores.min(), scores.max(), 4000))
     assert found == pytest.approx(best)

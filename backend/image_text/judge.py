@@ -1,7 +1,8 @@
 """What a radiograph model knows: finding by finding, asked in words, on pictures that it has not seen.
 
 A finding's score is the cosine of the picture with the mean of its prompts. Prompts are phrasings that training never
-saw. The threshold between present and absent is chosen on validation pictures and applied to test pictures.
+saw. The threshold between present and absent is chosen on validation pictures and applied to test pictures: the best
+balanced accuracy of those that call at most one picture in ten without the finding.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from backend.radiographs import reports
 from backend.radiographs.findings import KINDS, SIDED
 
 PHRASING = "held_out"
+LEAST_SPECIFICITY = 0.9  # on validation pictures
 _RETRIEVED = 100  # reports that a picture's own must be found among
 
 
@@ -35,6 +37,7 @@ def judge_radiographs(pair: ImageTextPair, validation: Radiographs, test: Radiog
     findings = {kind: _judge_kind(pair, kind, (validation, known), (test, unseen)) for kind in KINDS}
     return {
         "pictures": {"validation": len(validation), "test": len(test)},
+        "thresholds": f"best balanced accuracy on validation pictures at a specificity of {LEAST_SPECIFICITY} or more",
         "findings": findings,
         "mean": {
             name: _round(np.mean([row[name] for row in findings.values() if row.get(name) is not None]))
@@ -49,7 +52,7 @@ def _judge_kind(
 ) -> dict[str, Any]:
     prompts = embed_prompts(pair, reports.statements(kind, PHRASING))
     prompt, denial = mean_prompt(prompts), mean_prompt(embed_prompts(pair, reports.denials(kind, PHRASING)))
-    threshold = best_threshold((validation[1] @ prompt).numpy(), has_kind(validation[0], kind))
+    threshold = best_threshold((validation[1] @ prompt).numpy(), has_kind(validation[0], kind), LEAST_SPECIFICITY)
     present, scores = has_kind(test[0], kind), (test[1] @ prompt).numpy()
     sensitivity, specificity = (scores[present] > threshold).mean(), (scores[~present] <= threshold).mean()
     singles = [auroc(row, present) for row in (prompts @ test[1].T).numpy()]
@@ -165,8 +168,10 @@ def auroc(scores: np.ndarray, present: np.ndarray) -> float:
     return float(ranks / (n_present * (n - n_present)))
 
 
-def best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
+def best_threshold(scores: np.ndarray, present: np.ndarray, least_specificity: float = 0.0) -> float:
     """The threshold with the best balanced accuracy, half-way between the neighbouring scores.
+
+    Args: least_specificity: share of the negatives that must lie below it, if that can be had.
 
     >>> best_threshold(np.array([0.0, 0.2, 0.6, 0.8]), np.array([False, False, True, True]))
     0.4
@@ -175,7 +180,8 @@ def best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     scores, present = scores[order], present[order]
     missed = np.cumsum(present) / max(1, present.sum())  # positives at or below each score
     passed = np.cumsum(~present) / max(1, (~present).sum())
-    k = int(np.argmax((passed - missed)[:-1]))
+    gain = passed - missed - 2 * (passed < least_specificity)  # 2: more than a gain can be
+    k = int(np.argmax(gain[:-1]))
     return float((scores[k] + scores[k + 1]) / 2)
 
 

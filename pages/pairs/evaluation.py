@@ -29,6 +29,7 @@ def show_evaluation(model: str) -> None:
         st.code(f"python -m backend evaluate image_text --model {model} --n 200 --json", language="bash")
     for name, table in tables.items():
         _draw_ours(name, table)
+        _draw_paired(table)
     _draw_paper()
 
 
@@ -59,6 +60,22 @@ def _draw_ours(name: str, table: dict[str, Any]) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
+
+
+def _draw_paired(table: dict[str, Any]) -> None:
+    """What a bottleneck gains over every other row on the same pairs, and whether the interval leaves 0 out."""
+    titles = {row["name"]: row["title"] for row in table["rows"]}
+    metrics = {column["key"]: column for column in table["columns"]}
+    for ours in dict.fromkeys(pair["ours"] for pair in table["paired"] if pair["ours"] in titles):
+        pairs = [pair for pair in table["paired"] if pair["ours"] == ours and pair["mean"] is not None]
+        keys = list(dict.fromkeys(pair["metric"] for pair in pairs))
+        columns = [Column("name", "Less")]
+        columns += [Column(key, metrics[key]["title"], help="Mean of the differences, 95 % interval.") for key in keys]
+        rows: dict[str, dict[str, Any]] = {}
+        for pair in pairs:
+            row = rows.setdefault(pair["theirs"], {"name": titles[pair["theirs"]]})
+            row[pair["metric"]] = f"{pair['mean']:+.3f} [{pair['low']:.3f}, {pair['high']:.3f}]"
+        draw_table(f"{titles[ours]}, difference to the others, pair by pair", columns, list(rows.values()))
 
 
 def _cell(cell: Any) -> Any:
