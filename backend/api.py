@@ -44,7 +44,7 @@ def build(
         _offer(engine.streams(door, calls), "streams", CONCURRENT_STREAMS)
         _offer(jobs.endpoints(door), "words", CONCURRENT_WORDS)
         _offer(engine.controls(door, calls, uploads), "words", CONCURRENT_WORDS, "undocumented")
-        _offer(jobs.controls(door), "words", CONCURRENT_WORDS, "undocumented")
+        _offer(jobs.controls(door, uploads), "words", CONCURRENT_WORDS, "undocumented")
     return blocks.queue(max_size=QUEUE_SIZE)
 
 

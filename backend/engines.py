@@ -2,9 +2,13 @@
 
 import functools
 import os
+from typing import TYPE_CHECKING
 
 from backend.jobs import Jobs, default_queue
 from backend.service import InterpretService, local_service
+
+if TYPE_CHECKING:
+    from backend.remote import RemoteJobs, RemoteService
 
 URL = "PRISM_BACKEND_URL"
 TOKEN = "PRISM_BACKEND_TOKEN"
@@ -27,8 +31,16 @@ def is_local() -> bool:
     return not os.environ.get(URL)
 
 
+def trouble() -> str:
+    """Why no answers can be had now, in one sentence; empty: they can, as far as is known."""
+    if is_local():
+        return ""
+    connection = _remote(os.environ[URL], os.environ.get(TOKEN, ""))[0].connection
+    return connection.gone().sentence if connection.is_gone else ""
+
+
 @functools.cache
-def _remote(url: str, token: str) -> tuple[InterpretService, Jobs]:
+def _remote(url: str, token: str) -> "tuple[RemoteService, RemoteJobs]":
     from backend.remote import Connection, RemoteJobs, RemoteService
 
     connection = Connection(url, token)

@@ -10,10 +10,11 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -79,6 +80,13 @@ class JobContext:
         write_atomically(self.folder / "state.json", json.dumps(state))
 
 
+_PRODUCT = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json|npz|png)", re.ASCII)
+
+
+def _is_product(name: str) -> bool:
+    return bool(_PRODUCT.fullmatch(name)) and name not in ("job.json", "state.json", "result.json")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a killed writer, never leaves half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +104,7 @@ class Jobs(Protocol):
     def result(self, job_id: str) -> dict[str, Any]: ...
     def cancel(self, job_id: str) -> None: ...
     def attach(self, job_id: str, on_step: OnStep = None) -> dict[str, Any]: ...
+    def files(self, job_id: str) -> Sequence[str]: ...
     def read_file(self, job_id: str, name: str) -> bytes | None: ...
     def forget(self, job_id: str) -> None: ...
 
@@ -186,15 +195,19 @@ class JobQueue:
                 return self.result(job_id)
             time.sleep(POLL_S)
 
-    def read_file(self, job_id: str, name: str) -> bytes | None:
-        """A file that a job wrote into its folder (a preview, weights); None: there is none of this name.
+    def files(self, job_id: str) -> Sequence[str]:
+        """Names of what a job made for others to read (previews, weights, cards), not of what it needs itself.
 
         Raises: BadInput: no such job.
         """
-        if Path(name).name != name or name.startswith("."):
-            return None
+        folder = self._path(self.status(job_id).id)
+        return sorted(path.name for path in folder.glob("*") if _is_product(path.name))
+
+    def read_file(self, job_id: str, name: str) -> bytes | None:
+        """One of a job's `files`; None: there is none of this name. Raises: BadInput: no such job."""
+        folder = self._path(self.status(job_id).id)
         try:
-            return (self._path(self.status(job_id).id) / name).read_bytes()
+            return (folder / name).read_bytes() if _is_product(name) else None
         except OSError:
             return None
 

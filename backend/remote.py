@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from backend import wire
 from backend.catalog import EMBEDDED, HUB, ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, digest, request_to_json
 from backend.errors import BadInput, Cancelled, NotAvailable, PrismError
-from backend.jobs import ENDED, JobStatus
+from backend.jobs import ENDED, JobStatus, default_folder
 from backend.limits import LIMITS, MIB
 from backend.service import AudioInfo, EngineStatus, ImageInfo, ModelStatus
 from backend.store import Store
@@ -419,8 +419,12 @@ class RemoteJobs:
         self._results: dict[str, dict[str, Any]] = {}
 
     def submit(self, kind: str, args: dict[str, Any]) -> str:
-        """As `JobQueue.submit`; the same work that has not ended is joined, so it may be asked twice."""
+        """As `JobQueue.submit`; the same work that has not ended is joined, so it may be asked twice.
+
+        Data of the visitor's own that were kept on this machine go along.
+        """
         try:
+            self._send_data(kind, args)
             return self.connection.call("/submit_job", kind, args)["id"]
         finally:
             self._list.forget()
@@ -466,6 +470,18 @@ class RemoteJobs:
             if status.state in ENDED:
                 return self.result(job_id)
             time.sleep(FRESH_S / 2)
+
+    def _send_data(self, kind: str, args: dict[str, Any]) -> None:
+        """Send what the job is to be trained on, unless the server has it."""
+        key = args.get("data") or args.get("recipe", {}).get("images", "").rpartition(":")[2]
+        path = default_folder().parent / "data" / f"{key}.npz"
+        if not key.isalnum() or not path.exists() or self.connection.call("/put_data", kind, key)["is_held"]:
+            return
+        upload = self.connection.upload(path.read_bytes())
+        self.connection.call("/put_data", kind, key, upload, timeout_s=LONG_ANSWER_S, is_patient=False)
+
+    def files(self, job_id: str) -> Sequence[str]:
+        return self.connection.call("/job_files", job_id)
 
     def read_file(self, job_id: str, name: str) -> bytes | None:
         data = self.connection.call("/job_file", job_id, name, timeout_s=LONG_ANSWER_S)["data"]

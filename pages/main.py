@@ -15,7 +15,8 @@ if str(ROOT) not in sys.path:  # the entry script's own folder is on the path, t
 import streamlit as st  # noqa: E402
 
 from backend.catalog import FAMILIES  # noqa: E402
-from pages.shared.session import draw_status  # noqa: E402
+from backend.errors import NotAvailable  # noqa: E402
+from pages.shared.session import draw_status, say  # noqa: E402
 
 HERE = Path(__file__).parent
 
@@ -32,7 +33,10 @@ models = st.Page(HERE / "models.py", title="Models", icon=":material/deployed_co
 
 page = st.navigation({"Prism": [overview], "Methods": families, "Engine": [models]})
 draw_status()
-page.run()
+try:
+    page.run()
+except NotAvailable as error:  # the engine is another machine, and it is away
+    say(error)
 
 if os.environ.get("PRISM_LOG_RERUNS"):  # what a rerun costs the server; read by tests.benchmarks.pages
     logging.getLogger("prism").warning("rerun %s %.1f ms", page.url_path, 1000 * (time.perf_counter() - STARTED))

@@ -182,6 +182,12 @@ def changed(**recipe) -> dict:
     return {**TRAIN, "recipe": {**TRAIN["recipe"], **recipe}}
 
 
+def own(**recipe) -> dict:
+    images = f"own:{'0' * 64}"
+    mine = {"base": "own-images", "kind": "additive", "images": images, "block_sizes": [2, 2], "scene": {"side": 32}}
+    return {**TRAIN, "name": "own-images", "title": "mine", "recipe": {**mine, **recipe}}
+
+
 @pytest.mark.parametrize(
     ("kind", "args", "field"),
     [
@@ -194,6 +200,10 @@ def changed(**recipe) -> dict:
         ("train", {**TRAIN, "family": "path_attribution"}, "name"),
         ("train", changed(base="balls-four"), "base"),
         ("train", changed(images="/etc"), "images"),
+        ("train", own(images="/etc"), "images"),
+        ("train", own(images="own:../../etc"), "images"),
+        ("train", own(block_sizes=[0]), "block_sizes"),
+        ("train", own(scene={"side": 4096}), "side"),
         ("train", changed(steps=10**9), "steps"),
         ("train", changed(scene={"side": 4096}), "side"),
         ("train", changed(scene={"shapes": [3]}), "shapes"),
@@ -212,6 +222,7 @@ def test_jobs_that_would_touch_files_or_never_end_are_refused(kind, args, field)
 
 def test_what_the_pages_submit_is_let_through():
     assert check_args("train", TRAIN) == TRAIN
+    assert check_args("train", own()) == own()
     asked = {"family": "additive_decoding", "model": "balls-l-additive", "seeds": 3, "n": 500}
     assert check_args("evaluate", asked) == asked
 

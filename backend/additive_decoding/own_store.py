@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from backend.additive_decoding.own_data import OwnPictures
 from backend.contracts import digest
 from backend.errors import BadInput
-from backend.jobs import ENDED, JobQueue, JobStatus, default_folder
+from backend.jobs import ENDED, Jobs, JobStatus, default_folder
 
 PREFIX = "own:"  # of a recipe's `images` that names kept pictures instead of a path
 RECIPE = "own-images"
@@ -44,14 +43,24 @@ def read(key: str) -> OwnPictures:
     if not key.isalnum():
         raise BadInput("there are no such pictures", "images")
     try:
-        with np.load(_path(key), allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            factors = file["factors"] if "factors" in file.files else None
-            return OwnPictures(
-                file["pixels"], factors, tuple(header["names"]), tuple(header["sizes"]), header["digest"]
-            )
+        return _parse(_path(key))
     except (OSError, ValueError, KeyError):
         raise BadInput("the pictures of this training were forgotten; bring them again", "images") from None
+
+
+def receive(data: bytes) -> str:
+    """Keep pictures as another Prism kept them; returns their id. Raises: BadInput: they are none."""
+    try:
+        return keep(_parse(io.BytesIO(data)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise BadInput("these are no pictures that Prism kept", "images") from None
+
+
+def _parse(source: Path | io.BytesIO) -> OwnPictures:
+    with np.load(source, allow_pickle=False) as file:
+        header = json.loads(str(file["header"]))
+        factors = file["factors"] if "factors" in file.files else None
+        return OwnPictures(file["pixels"], factors, tuple(header["names"]), tuple(header["sizes"]), header["digest"])
 
 
 def _path(key: str) -> Path:
@@ -59,7 +68,7 @@ def _path(key: str) -> Path:
 
 
 # ----------------------------------------------------------------- jobs
-def trainings(queue: JobQueue) -> list[JobStatus]:
+def trainings(queue: Jobs) -> list[JobStatus]:
     """Trainings on a user's own pictures, the newest first."""
     return [job for job in queue.list() if job.args.get("family") == FAMILY and images_of(job)]
 
@@ -69,23 +78,23 @@ def images_of(job: JobStatus) -> str:
     return job.args.get("recipe", {}).get("images", "") if job.kind == "train" else ""
 
 
-def forget(queue: JobQueue, job_id: str) -> None:
+def forget(queue: Jobs, job_id: str) -> None:
     """Delete a training and, if no other needs them, its pictures. Raises: BadInput: it is running."""
     status = queue.status(job_id)
     if status.state not in ENDED:
         raise BadInput("the training is still running; cancel it first", "job")
-    shutil.rmtree(queue.folder / status.id, ignore_errors=True)
+    queue.forget(job_id)
     images = images_of(status)
     if images.startswith(PREFIX) and all(images_of(job) != images for job in trainings(queue)):
         with contextlib.suppress(OSError):
             _path(images.removeprefix(PREFIX)).unlink()
 
 
-def pack_model(queue: JobQueue, job_id: str) -> bytes:
+def pack_model(queue: Jobs, job_id: str) -> bytes:
     """Weights, card and grid of a training as a zip archive. Raises: BadInput: no such job."""
-    folder = queue.folder / queue.status(job_id).id
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.glob(f"{RECIPE}*")):
-            archive.write(path, path.name)
+        for name in queue.files(job_id):
+            if name.startswith(RECIPE):
+                archive.writestr(name, queue.read_file(job_id, name) or b"")
     return buffer.getvalue()

@@ -7,21 +7,22 @@ import contextlib
 import dataclasses
 import io
 import json
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backend.additive_image.data import Column, Dataset
 from backend.contracts import digest
 from backend.errors import BadInput
-from backend.jobs import ENDED, JobQueue, JobStatus, default_folder
+from backend.jobs import ENDED, Jobs, JobStatus, default_folder
 
 JOB_KIND = "fit_own"  # of `backend.jobs.KINDS`
 MODEL = "own"  # names of the files in a job's folder
 AUTOENCODER = "own-dae"
+EVALUATION = "evaluation.json"
 HUB = "timm:"  # begins the key of an encoder that is any network of the hub
 
 
@@ -112,11 +113,24 @@ def keep(dataset: Dataset) -> str:
         response=dataset.response,
         images=dataset.images[slice(None)],
     )
-    key = digest(buffer.getvalue())
+    return _write(buffer.getvalue())
+
+
+def receive(data: bytes) -> str:
+    """Keep a data set as another Prism kept it; returns its id. Raises: BadInput: it is none."""
+    try:
+        _parse(io.BytesIO(data))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise BadInput("this is no data set of Prism's", "data") from None
+    return _write(data)
+
+
+def _write(data: bytes) -> str:
+    key = digest(data)
     path = data_folder() / f"{key}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    beside.write_bytes(buffer.getvalue())
+    beside.write_bytes(data)
     beside.replace(path)
     return key
 
@@ -126,11 +140,15 @@ def read(key: str) -> Dataset:
     if not key.isalnum():
         raise BadInput("there are no such data", "data")
     try:
-        with np.load(data_folder() / f"{key}.npz", allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            arrays = {name: file[name] for name in ("table", "response", "images")}
+        return _parse(data_folder() / f"{key}.npz")
     except OSError:
         raise BadInput("the data of this model were forgotten; bring them again", "data") from None
+
+
+def _parse(source: Path | io.BytesIO) -> Dataset:
+    with np.load(source, allow_pickle=False) as file:
+        header = json.loads(str(file["header"]))
+        arrays = {name: file[name] for name in ("table", "response", "images")}
     columns = tuple(Column(**{**column, "categories": tuple(column["categories"])}) for column in header.pop("columns"))
     return Dataset(columns=columns, **header, **arrays)
 
@@ -143,30 +161,38 @@ def split(dataset: Dataset, seed: int, share: float = 0.2) -> tuple[Dataset, Dat
 
 
 # ----------------------------------------------------------------- jobs
-def fits(queue: JobQueue) -> list[JobStatus]:
+def fits(queue: Jobs) -> list[JobStatus]:
     """Models of own data that were fitted here or are being fitted, the newest first."""
     return [job for job in queue.list() if job.kind == JOB_KIND]
 
 
-def forget(queue: JobQueue, job_id: str) -> None:
+def forget(queue: Jobs, job_id: str) -> None:
     """Delete a model of own data and, if no other job needs them, the data. Raises: BadInput: it is running."""
     status = queue.status(job_id)
     if status.state not in ENDED:
         raise BadInput("the training is still running; cancel it first", "job")
-    shutil.rmtree(queue.folder / status.id, ignore_errors=True)
+    queue.forget(job_id)
     if all(job.args.get("data") != status.args.get("data") for job in fits(queue)):
         with contextlib.suppress(OSError):
             (data_folder() / f"{status.args['data']}.npz").unlink()
 
 
-def pack_model(queue: JobQueue, job_id: str) -> bytes:
-    """Weights and cards of a model as a zip archive. Raises: BadInput: no such job."""
-    folder = queue.folder / queue.status(job_id).id
+def evaluation(queue: Jobs, job_id: str) -> dict[str, Any] | None:
+    """What the training measured of its model on the rows that it held out; None: nothing, or there is no such job."""
+    try:
+        text = queue.read_file(job_id, EVALUATION)
+    except BadInput:
+        return None
+    return None if text is None else json.loads(text)
+
+
+def pack_model(queue: Jobs, job_id: str) -> bytes:
+    """Weights, cards and evaluation of a model as a zip archive. Raises: BadInput: no such job."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in (MODEL, AUTOENCODER):
-            for ending in (".safetensors", ".json"):
-                path = folder / f"{name}{ending}"
-                if path.exists():
-                    archive.write(path, path.name)
+        files = [f"{name}{ending}" for name in (MODEL, AUTOENCODER) for ending in (".safetensors", ".json")]
+        for name in (*files, EVALUATION):
+            data = queue.read_file(job_id, name)
+            if data is not None:
+                archive.writestr(name, data)
     return buffer.getvalue()

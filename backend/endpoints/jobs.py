@@ -1,23 +1,31 @@
 """Endpoints of long work by id. What would read or write other files of the server is refused."""
 
 import dataclasses
+import importlib
+import io
+import re
+import zipfile
 from typing import Any
 
 from backend import wire
+from backend.additive_decoding.own_store import PREFIX
+from backend.additive_decoding.own_store import RECIPE as OWN
 from backend.endpoints.door import Door, Endpoint, read_settings, read_text
+from backend.endpoints.uploads import Uploads
 from backend.errors import BadInput
 from backend.jobs import JobStatus
-from backend.limits import LIMITS
+from backend.limits import LIMITS, MIB
 
 DECODERS = "additive_decoding"
 # What may be said of a job, with the type of each; nothing else travels.
 EVALUATE = {"family": str, "model": str, "n": int, "seeds": int, "preset": str, "methods": list, "baseline": str}
-TRAIN = {"name": str, "family": str, "seed": int, "recipe": dict}
-RECIPE = {"base": str, "kind": str, "support": str, "scene": dict}
+TRAIN = {"name": str, "family": str, "seed": int, "recipe": dict, "title": str}
+RECIPE = {"base": str, "kind": str, "link": str, "support": str, "scene": dict}
 SCENE = {"shapes": list, "free": list, "radius": float, "occlusion": bool, "nonlinearity": float}
-BASES = ("live", "live-plane")  # recipes small enough for a visitor
+BASES = ("live", "live-plane", "live-paper", "live-plane-paper")  # recipes small enough for a visitor
+OWN_RECIPE = {"base": str, "kind": str, "images": str, "block_sizes": list, "scene": dict}
+OWN_SCENE = {"side": int}
 FIT_OWN = {"data": str, "encoder": str, "seed": int, "title": str}
-FILES = ("preview.npz", "own.safetensors", "own.json", "own-dae.safetensors", "own-dae.json")
 
 
 def endpoints(door: Door) -> list[Endpoint]:
@@ -72,33 +80,81 @@ def endpoints(door: Door) -> list[Endpoint]:
     return [submit_job, job_status, list_jobs, cancel_job, job_result]
 
 
-def controls(door: Door) -> list[Endpoint]:
+def controls(door: Door, uploads: Uploads) -> list[Endpoint]:
     """Endpoints that another Prism's pages need beside."""
 
-    def job_file(job: str, name: str) -> dict:
-        """Give a preview or the weights that a job wrote.
+    def put_data(kind: str, key: str, upload: str = "") -> dict:
+        """Keep a data set of a visitor's own on the server's disk for the jobs that train on it.
+
+        Args:
+            kind: of those jobs: fit_own, or train
+            key: the id that the data have by their content
+            upload: id of the data sent by `put_part`; empty only asks whether they are held
+        Returns:
+            is_held: whether the server has them
+        """
+        if kind not in _STORES or not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise BadInput("there are no such data", "key")
+        store = importlib.import_module(_STORES[kind])
+        if read_text("upload", upload):
+            data = uploads.take(upload)
+            _check_archive(data)
+            if store.receive(data) != key:
+                raise BadInput("these are other data than their id says", "key")
+        return {"is_held": (store.data_folder() / f"{key}.npz").exists()}
+
+    def job_files(job: str) -> list:
+        """List what a job made for others to read: previews, weights, cards.
 
         Args:
             job: its id
-            name: one of preview.npz, own.safetensors, own.json, own-dae.safetensors, own-dae.json
+        """
+        return door.jobs().files(read_text("job", job))
+
+    def job_file(job: str, name: str) -> dict:
+        """Give one of a job's files.
+
+        Args:
+            job: its id
+            name: as listed by `job_files`
         Returns:
             data: its bytes as base64 text, or null
         """
-        if name not in FILES:
-            raise BadInput(f"name is {name!r}; expected one of {', '.join(FILES)}", "name")
-        data = door.jobs().read_file(read_text("job", job), name)
+        data = door.jobs().read_file(read_text("job", job), read_text("name", name))
         return {"data": None if data is None else wire.encode_bytes(data)}
 
     def forget_job(job: str) -> dict:
-        """Delete a job that has ended, with all that it wrote.
+        """Delete a job that has ended, with all that it wrote, and data that only it needs.
 
         Args:
             job: its id
         """
-        door.jobs().forget(read_text("job", job))
+        queue = door.jobs()
+        status = queue.status(read_text("job", job))
+        is_own = status.kind == "fit_own" or status.args.get("recipe", {}).get("images")
+        if is_own and status.kind in _STORES:
+            importlib.import_module(_STORES[status.kind]).forget(queue, job)
+        else:
+            queue.forget(job)
         return {}
 
-    return [job_file, forget_job]
+    return [put_data, job_files, job_file, forget_job]
+
+
+# What keeps a visitor's own data, by the kind of job that trains on them.
+_STORES = {"fit_own": "backend.additive_image.own_store", "train": "backend.additive_decoding.own_store"}
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_archive(data: bytes) -> None:
+    """Raises: BadInput: it is no .npz file, or too large when it is unpacked."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise BadInput("these are no data that Prism kept", "data") from None
+    if unpacked > LIMITS.max_unpacked_bytes:
+        raise BadInput(f"{unpacked // MIB} MB unpacked; up to {LIMITS.max_unpacked_bytes // MIB} MB", "data")
 
 
 def _describe(status: JobStatus) -> dict[str, Any]:
@@ -128,16 +184,27 @@ def check_args(kind: Any, args: Any) -> dict[str, Any]:
 
 
 def _check_training(given: dict[str, Any]) -> None:
-    if given["family"] != DECODERS or given["name"] != "live":
-        raise BadInput("only decoders named live are trained from outside; others by the command line", "name")
-    recipe = _check_fields(given["recipe"], RECIPE, "base", "support")
-    if recipe["base"] not in BASES:
-        raise BadInput(f"base is {recipe['base']!r}; expected one of {', '.join(BASES)}", "base")
-    scene = _check_fields(recipe.get("scene", {}), SCENE)
-    _check_strings(scene, "shapes")
-    _check_strings(scene, "free")
     from backend.additive_decoding.recipes import Recipe
 
+    if given["family"] != DECODERS or given["name"] not in ("live", OWN):
+        raise BadInput(f"from outside only decoders named live or {OWN} are trained", "name")
+    if given["name"] == OWN:
+        recipe = _check_fields(given["recipe"], OWN_RECIPE, "base", "images", "block_sizes")
+        if recipe["base"] != OWN:
+            raise BadInput(f"base is {recipe['base']!r}; expected {OWN}", "base")
+        if not recipe["images"].startswith(PREFIX) or not _KEY.fullmatch(recipe["images"].removeprefix(PREFIX)):
+            raise BadInput("images is no id of pictures that were put in", "images")
+        sizes, scene = recipe["block_sizes"], _check_fields(recipe.get("scene", {}), OWN_SCENE)
+        if not all(isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= 64 for size in sizes):
+            raise BadInput("block_sizes is no list of whole numbers in 1..64", "block_sizes")
+        _check_between(scene, "side", 8, 64)
+    else:
+        recipe = _check_fields(given["recipe"], RECIPE, "base", "support")
+        if recipe["base"] not in BASES:
+            raise BadInput(f"base is {recipe['base']!r}; expected one of {', '.join(BASES)}", "base")
+        scene = _check_fields(recipe.get("scene", {}), SCENE)
+        _check_strings(scene, "shapes")
+        _check_strings(scene, "free")
     Recipe.from_json(given["recipe"])
 
 

@@ -299,10 +299,10 @@ def _draw_result(job: JobStatus) -> None:
     if figures["lms_tree"] is not None:
         said.append(f"LMS by trees ↑ **{figures['lms_tree']:.1f}**")
     st.markdown(" · ".join(said))
-    path = jobs().folder / job.id / card["grid"]
-    if path.exists():
+    grid = jobs().read_file(job.id, card["grid"])
+    if grid is not None:
         st.image(
-            path.read_bytes(),
+            grid,
             caption="Left: pictures that lend their first block. Above: those that lend the second. Inside: both "
             "blocks decoded together, all other blocks from one picture.",
         )

@@ -1,11 +1,13 @@
 """What a training shows of itself: its loss so far, and a few pictures as they are decoded now."""
 
 import html
+import io
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
+from backend.errors import PrismError
 from pages.shared.figures import format_value
 from pages.shared.session import jobs
 
@@ -35,11 +37,13 @@ def draw_preview(job_id: str) -> None:
 
 def _read_preview(job_id: str) -> dict[str, Any] | None:
     """What the job drew last: losses and pictures, true and decoded."""
-    path = jobs().folder / job_id / "preview.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        data = jobs().read_file(job_id, "preview.npz")
+        if data is None:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError):
+    except (PrismError, OSError, ValueError, KeyError):
         return None
 
 

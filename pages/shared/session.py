@@ -58,7 +58,9 @@ def draw_status() -> None:
     """Device and models in memory, at the foot of the sidebar."""
     status = service().status()
     with st.sidebar:
-        st.caption(f":material/memory: {status.device}")
+        st.caption(f":material/memory: {escape(status.device)}")
+        if sentence := engines.trouble():
+            st.warning(escape(sentence), icon=":material/cloud_off:")
         if status.loaded:
             megabytes = status.model_bytes / 2**20
             names = escape(", ".join(status.loaded))
