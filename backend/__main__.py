@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("name")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--images", default="", metavar="PATH", help="own-images: a dSprites .npz or a picture folder")
+    train.add_argument("--data", default="", metavar="PATH", help="own: a table (CSV, Parquet, gzip), see the README")
+    train.add_argument("--target", default="", help="own: the explained column; default: guessed")
+    train.add_argument("--encoder", default="short", help="own: short, long, pca, dinov2 or timm:NAME")
+    train.add_argument("--leave-out", action="store_true", help="own: rows that cannot be used may be left out")
     train.add_argument("--blocks", default="", help="own-images: sizes of the blocks of latents, as 3,2")
     evaluate = command("evaluate", _evaluate, "Print the table that a page shows.")
     evaluate.add_argument("family")
@@ -155,10 +159,23 @@ def _read_input(path: Any, folder: Path, field: str) -> bytes:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.name == "own":
+        return _train_own(arguments)
     args = {"name": arguments.name, "seed": arguments.seed}
     if arguments.images or arguments.name == "own-images":
         args |= {"family": "additive_decoding", "recipe": _recipe_of_images(arguments)}
     _run_job("train", args)
+
+
+def _train_own(arguments: argparse.Namespace) -> None:
+    """An additive image model of a user's own table and pictures; the page lists it under "Trained here"."""
+    from backend.additive_image.own_files import job_args
+    from backend.additive_image.own_store import JOB_KIND
+
+    if not arguments.data:
+        raise BadInput("training on your own table is `train own --data TABLE --images FOLDER`", "data")
+    found = arguments.data, arguments.images, arguments.target, arguments.encoder, arguments.seed, arguments.leave_out
+    _run_job(JOB_KIND, job_args(*found))
 
 
 def _recipe_of_images(arguments: argparse.Namespace) -> dict[str, Any]:

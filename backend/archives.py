@@ -148,8 +148,12 @@ def read_pictures(
         names: (N,) what the column says; None: missing.
         side: pixels.
         column: its name, for the sentences.
+    Raises: BadInput: more pictures than may be held.
     Yields: (how many rows were seen, None), at the end (N, the pictures), so that the caller can tell and stop.
     """
+    if len(names) * side * side * 3 > limits.max_unpacked_bytes:
+        fit = limits.max_unpacked_bytes // (side * side * 3)
+        raise BadInput(f"{len(names):,} pictures of {side} x {side}; up to {fit:,} fit, draw a sample of them", _FIELD)
     rows, kept, problems, known = [], [], [], {}
     for row, name in enumerate(names):
         try:

@@ -7,8 +7,10 @@ may be changed; what cannot be used is told by row. No cell is ever evaluated.
 import codecs
 import csv
 import dataclasses
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +29,7 @@ FEW_VALUES = 3  # a column of whole numbers with at most so many different ones 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _FIELD = "table"
+_GZIP = b"\x1f\x8b"
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
@@ -109,7 +112,7 @@ class RowProblem:
 def read_table(data: bytes, limits: Limits = LIMITS) -> Table:
     """Read and check an uploaded table.
 
-    Args: data: the file's bytes, CSV or Parquet.
+    Args: data: the file's bytes, CSV or Parquet, or either of them packed with gzip.
     Raises: BadInput: empty, too large, no header, one row, rows of different lengths, two columns of one name, or no
         table at all.
     """
@@ -120,13 +123,26 @@ def read_table(data: bytes, limits: Limits = LIMITS) -> Table:
             f"the file has {len(data) / MIB:.0f} MB; tables up to {limits.max_upload_bytes / MIB:.0f} MB are read",
             _FIELD,
         )
-    cells, notes = _read_parquet(data, limits) if data[:4] == b"PAR1" else _read_csv(data, limits)
+    text = _unpack(data, limits) if data[:2] == _GZIP else data
+    cells, notes = _read_parquet(text, limits) if text[:4] == b"PAR1" else _read_csv(text, limits)
     if len(cells) < 2:
         raise BadInput(f"the table has {len(cells)} row below its header; effects need many", _FIELD)
     return Table(digest(data), cells, tuple(_guess(cells[name]) for name in cells), tuple(notes))
 
 
 # ----------------------------------------------------------------- files
+def _unpack(data: bytes, limits: Limits) -> bytes:
+    """The content of a gzip file, no more of it than may be held whatever its header says."""
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            text = file.read(limits.max_archive_bytes + 1)
+    except (OSError, EOFError, zlib.error):
+        raise BadInput("the file begins like gzip but is damaged; pack it again", _FIELD) from None
+    if len(text) > limits.max_archive_bytes:
+        raise BadInput(f"the table unpacks to more than {limits.max_archive_bytes / MIB:.0f} MB", _FIELD)
+    return text
+
+
 def _read_parquet(data: bytes, limits: Limits) -> tuple[pd.DataFrame, list[str]]:
     import pyarrow
     from pyarrow import parquet

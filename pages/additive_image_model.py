@@ -8,15 +8,26 @@ from backend.catalog import FAMILIES
 from backend.contracts import OnStep, Result, Step
 from backend.errors import Cancelled
 from pages.additive import inputs, takeaway
-from pages.additive.additivity import comparison_request, show_additivity
+from pages.additive.additivity import show_additivity
 from pages.additive.attributes import show_attributes
-from pages.additive.board import Refusal, answered, ask, effects_request, gallery_request, path_request, shapes_request
+from pages.additive.board import (
+    Refusal,
+    answered,
+    ask,
+    comparison_request,
+    effects_request,
+    gallery_request,
+    path_request,
+    record_request,
+    shapes_request,
+)
 from pages.additive.corners import show_corners
+from pages.additive.evaluation import show_evaluation
 from pages.additive.inputs import Ends
 from pages.additive.path import Running, draw_numbers, draw_path, ticket_of
 from pages.additive.reading import show_reading
-from pages.additive.record import record_of, show_record
-from pages.additive.settings import OWN_DATA, Settings
+from pages.additive.record import show_record, values_of
+from pages.additive.settings import NOTES, OWN_DATA, Settings
 from pages.additive.shapes import draw_shapes, importance_table
 from pages.additive.stochastic import show_stochastic
 from pages.additive.training import own_models, show_own_data
@@ -114,9 +125,13 @@ def has_attributes(pictures: Result) -> bool:
 
 
 def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
+    if note := NOTES.get(settings.model):
+        st.info(note, icon=":material/info:")
     frames, progress, home, numbers = st.empty(), st.empty(), st.container(), st.container()
     request = path_request(settings, ends.image_ids)
     path, shapes = answered(request), ask(shapes_request(settings.model))
+    explained = ask(record_request(settings.model, explained_row(settings, ends)))
+    record = explained if isinstance(explained, Result) else None
     if path is not None:
         with home:
             draw_path(path, ends.shown, ticket=ticket_of(request))
@@ -131,14 +146,16 @@ def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
                     shapes if isinstance(shapes, Result) else None,
                     answered(comparison_request(settings)),
                     answered(effects_request(settings)),
+                    record,
                 )
             )
     if isinstance(shapes, Result):
         st.subheader("What the columns do")
-        row = explained_row(settings, ends)
-        record = record_of(settings.model, row) if recall("additive.tab") == "One record" else None
-        draw_shapes(shapes, record, f"row {row}", key="additive.shapes")
+        is_marked = record is not None and recall("additive.tab") == "One record"
+        marks = values_of(record) if is_marked else None
+        draw_shapes(shapes, marks, f"row {explained_row(settings, ends)}", key="additive.shapes")
         draw_table("Importance", *importance_table(shapes))
+        show_evaluation(settings.model, shapes.values["link"])
     else:
         refused(shapes.sentence)
     if path is None:

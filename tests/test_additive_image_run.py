@@ -1,5 +1,6 @@
 """Additive image models through the service and the command line, on the models that ship."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from backend.__main__ import main
 from backend.additive_image import peers
 from backend.additive_image.evaluate import reconstruction
 from backend.additive_image.fitted import load_fitted, to_images
+from backend.additive_image.nam import fit_head
 from backend.additive_image.recipes import HEADS, RECIPES
 from backend.catalog import AUTOENCODERS, IMAGE_MODELS, NAIMS
 from backend.contracts import (
@@ -18,6 +20,7 @@ from backend.contracts import (
     ImageDirectionRequest,
     ImageGalleryRequest,
     ImagePathRequest,
+    ModelComparisonRequest,
     RecordRequest,
     Result,
     ShapeFunctionsRequest,
@@ -28,7 +31,7 @@ from backend.errors import BadInput, NotAvailable
 from backend.models.library import Library
 from backend.service import LocalService
 
-SHIPPED = tuple(key for key in HEADS if not key.startswith("hosts"))  # those have a table of their own
+SHIPPED = tuple(key for key in HEADS if key.split("-")[0] in ("squares", "colours"))  # others have a table of their own
 PATH = ImagePathRequest("squares", rows=(3, 7), frames=9)
 
 
@@ -215,3 +218,25 @@ def test_pictures_become_tensors_and_back():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
     tensors = to_images(pictures)
     assert tensors.shape == (2, 3, 4, 4) and float(tensors.max()) <= 1
+
+
+def test_other_models_are_fitted_beside_it_through_the_service(service, monkeypatch):
+    monkeypatch.setattr(
+        peers,
+        "fit_head",
+        lambda *args: fit_head(*args[:-2], dataclasses.replace(args[-2], epochs=3, members=1), args[-1]),
+    )
+    seen = []
+    found = service.run(ModelComparisonRequest("squares", n=300), seen.append)
+    assert [step.done for step in seen] == [1, 2, 3, 4, 5, 6] and found.unit == "R2"
+    quality = found.quality
+    assert quality["table_score"] < quality["ebm_score"] + 0.1 < quality["score"] <= quality["ceiling"] + 0.02
+    assert quality["interaction"] == max(found.values["interactions"].values())
+    assert set(found.values["concurvity"]) == {"wave", "bowl", "step", "region", "image"}
+    with pytest.raises(BadInput, match="n is 3; expected 100"):
+        service.run(ModelComparisonRequest("squares", n=3))
+
+
+def test_only_the_strongest_terms_are_paired():
+    spread = np.random.default_rng(0).normal(size=(50, 4)) * np.array([1.0, 5.0, 0.1, 3.0])
+    assert peers.strongest_terms(spread, ["a", "b", "c", "d"], 2) == ["b", "d"]

@@ -14,7 +14,7 @@ from backend.contracts import Result
 from backend.images import encode_png
 from backend.jobs import JobQueue
 from backend.limits import LIMITS
-from pages.additive import settings
+from pages.additive import evaluation, settings
 from pages.additive.waterfall import Contribution, waterfall_html
 
 PAGE = str(Path(__file__).parent.parent / "pages" / "additive_image_model.py")
@@ -67,11 +67,13 @@ def kinds(page: AppTest) -> set[str]:
 @NEEDS_WEIGHTS
 def test_an_example_is_there_with_path_shapes_numbers_and_files(page):
     opened(page, model="squares")
-    assert kinds(page) == {"image_gallery", "image_path", "shape_functions"}
+    assert kinds(page) == {"image_gallery", "image_path", "record", "shape_functions"}
     assert all(isinstance(answer, Result) for answer in page.session_state["additive.known"].values())
     said = texts(page)
-    for words in ("Correlation of side with α ↑", "Importance", "arXiv:2405.02295", "one number"):
+    for words in ("Correlation of side with α ↑", "Importance", "arXiv:2405.02295", "one number", "Noise ceiling"):
         assert words in said
+    assert any("bars met" in item.label for item in page.expander)
+    assert any("evaluate additive_image --model squares" in item.value for item in page.code)
     path = next(request for request in asked(page) if request.kind == "image_path")
     assert path.frames == 33 and dict(path.params)["reach"] == settings.REACH
 
@@ -306,6 +308,85 @@ def test_kinds_and_link_can_be_changed(own_page):
     own_page.multiselect(key="additive.own.features").set_value(["size"]).run()
     own_page.segmented_control(key="additive.own.link").set_value("logit").run()
     assert "a logit link needs two" in texts(own_page)
+
+
+# ----------------------------------------------------------------- evaluations
+EVALUATED = [key for key in settings.models_here() if evaluation.stored(key) is not None]
+
+
+@pytest.mark.parametrize("key", EVALUATED)
+def test_a_stored_evaluation_is_drawn_with_its_figures(key):
+    found = evaluation.stored(key)
+    text = evaluation.scores_html(found, "identity")
+    assert all(f">{found[name]:.3f}<" in text for name in ("score", "table_score", "ebm_score", "black_box_score"))
+    columns, rows = evaluation.bars_table(found["bars"])
+    assert len(rows) == len(found["bars"]) and len({row["name"] for row in rows}) == len(rows)
+    assert evaluation.command_of(key, found).endswith(f"--model {key} --n {found['n']} --json")
+
+
+def test_hidden_wrong_effects_are_warned_of_and_low_concurvity_is_said():
+    def script(shares, pairs):
+        from pages.additive.evaluation import say_concurvity, say_interaction
+
+        say_concurvity(shares, False)
+        say_interaction(pairs)
+
+    tied = AppTest.from_function(script, args=({"<b>x</b>": 0.6, "image": 0.1}, {"a x b": 0.2})).run()
+    assert "60%" in tied.warning[0].value and "<b>" not in tied.warning[0].value.replace("\\<b", "")
+    assert "explain 20.0% of what the sum leaves over" in tied.warning[1].value
+    free = AppTest.from_function(script, args=({"x": 0.02}, {"a x b": -0.1})).run()
+    assert not free.warning and "at most 2% of a term" in free.caption[0].value and "0.0%" in free.caption[1].value
+
+
+@NEEDS_WEIGHTS
+def test_the_tied_case_is_drawn_with_its_measured_figures(page):
+    plain, dropped = evaluation.stored("squares-tied"), evaluation.stored("squares-tied-dropout")
+    if plain is None or dropped is None:
+        pytest.skip("the tied examples are not evaluated here")
+
+    def script():
+        from pages.additive.additivity import show_tied_case
+
+        show_tied_case()
+
+    drawn = AppTest.from_function(script, default_timeout=TIMEOUT_S).run()
+    assert not drawn.exception
+    said = " ".join(item.value for item in drawn.markdown)
+    assert f"{dropped['effects']['bowl']['r2']:.3f} with it" in said
+    assert (
+        abs(plain["score"] - dropped["score"])
+        < 0.02
+        < plain["effects"]["bowl"]["r2"] - dropped["effects"]["bowl"]["r2"]
+    )
+    assert drawn.get("bidi_component") or drawn.get("html")
+
+
+@NEEDS_WEIGHTS
+def test_the_report_holds_the_waterfall_of_the_explained_row(page):
+    def script():
+        import streamlit as st
+
+        from backend.contracts import Result
+        from pages.additive import board, settings, takeaway
+
+        chosen = settings.Settings(model="squares", ends=(3, 9), frames=9)
+        parts = [
+            board.ask(request)
+            for request in (
+                board.path_request(chosen, None),
+                board.shapes_request("squares"),
+                board.record_request("squares", 3),
+            )
+        ]
+        assert all(isinstance(part, Result) for part in parts)
+        answered = takeaway.Answered(chosen, "Squares", ("row 3", "row 9"), parts[0], parts[1], record=parts[2])
+        st.code(takeaway.report_html(answered, "t", "http://x", "pass").decode())
+
+    made = AppTest.from_function(script, default_timeout=TIMEOUT_S).run()
+    assert not made.exception
+    report = made.code[0].value
+    assert "Row 3 as it is: from the average to the prediction" in report and "prism-waterfall" in report
+    assert "Noise ceiling" in report and "RecordRequest" in report
 
 
 # ----------------------------------------------------------------- parts

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.additive_image import listings
 from backend.additive_image.data import IMAGE, LINKS, Column, Dataset, Link
-from backend.archives import Pictures
+from backend.archives import PictureFiles, Pictures
 from backend.errors import BadInput
 from backend.tables import RowProblem, Table, missing_rows
 
@@ -34,6 +35,9 @@ def guess_choices(table: Table) -> Choices:
 
     Raises: BadInput: no column of numbers, or none that names pictures.
     """
+    if listings.is_listings(table):
+        features = listings.features_of(table)
+        return Choices(listings.RESPONSE, listings.PICTURES, features)
     files = [column.name for column in table.columns if column.kind == "file"]
     if not files:
         raise BadInput("no column names pictures (like face.png); say which one does", "pictures")
@@ -59,6 +63,13 @@ def guess_link(table: Table, target: str) -> Link:
     present = numbers[np.isfinite(numbers)]
     is_count = len(present) > 0 and (present >= 0).all() and (present % 1 == 0).all()
     return "log" if is_count and np.median(present) < 20 and (present == 0).any() else "identity"
+
+
+def picture_names(table: Table, files: PictureFiles, choices: Choices) -> list[str | None]:
+    """What the picture of each row is called, (N,); None: nobody says."""
+    if listings.is_listings(table) and choices.pictures == listings.PICTURES:
+        return listings.picture_names(table, files)
+    return table.cells[choices.pictures].tolist()
 
 
 def check_choices(table: Table, choices: Choices) -> None:

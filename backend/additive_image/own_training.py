@@ -16,8 +16,8 @@ import torch
 
 from backend.additive_image import own_store
 from backend.additive_image.data import Dataset
-from backend.additive_image.fitted import FittedModel, encode_rows, pack, read_head, to_images
-from backend.additive_image.nam import HeadSettings, fit_head
+from backend.additive_image.fitted import CODED_ROWS, FittedModel, encode_rows, pack, read_head, to_images
+from backend.additive_image.nam import AdditiveHead, HeadSettings, fit_head
 from backend.additive_image.own_store import AUTOENCODER, MODEL
 from backend.additive_image.recipes import SOURCES, Recipe
 from backend.additive_image.train import half_precision, train_autoencoder
@@ -142,7 +142,23 @@ def fit_own(
         "parameters": sum(p.numel() for p in head.parameters()),
         "licence": LICENCE,
     }
-    return write_weights(folder, MODEL, pack(head, codes), card)
+    card = write_weights(folder, MODEL, pack(head, codes), card)
+    _evaluate(_own_model(MODEL, card, head, (rows, held), codes, card["sha256"], loaded), folder, seed, told)
+    return card
+
+
+def _evaluate(model: "OwnModel", folder: Path, seed: int, told: "_Told") -> None:
+    """Write down how the model does beside others on the rows held out, and what its fit may hide.
+
+    Where all of the rows held out, or all others, have one response, nothing can be compared.
+    """
+    from backend.additive_image import peers
+
+    if np.ptp(model.held.response) == 0 or np.ptp(model.dataset.response) == 0:
+        return
+    figures = peers.compare(model, model.loaded.module, len(model.held), seed, told.comparing)
+    body = {"family": "additive_image", "n": len(model.held), "seed": seed, **figures}
+    replace_file(folder / own_store.EVALUATION, (json.dumps(body, indent=2) + "\n").encode())
 
 
 def _score(held: Dataset, linear: np.ndarray) -> float:
@@ -168,14 +184,22 @@ class _Told:
 
     @property
     def coder_share(self) -> float:
-        return {"short": 0.75, "long": 0.95}.get(self.encoder, 0.4)
+        return {"short": 0.65, "long": 0.92}.get(self.encoder, 0.3)
+
+    @property
+    def head_share(self) -> float:
+        return (1 - self.coder_share) / 2
 
     def coding(self, step: Step) -> None:
         self._tell(self.coder_share * step.fraction, f"learning to see the pictures, {step.message}")
 
     def fitting(self, done: int, total: int, loss: float) -> None:
-        share = self.coder_share + (1 - self.coder_share) * done / total
+        share = self.coder_share + self.head_share * done / total
         self._tell(share, f"fitting the effects, epoch {done} of {total}, held-out loss {loss:.4f}")
+
+    def comparing(self, done: int, total: int, what: str) -> None:
+        share = self.coder_share + self.head_share * (1 + done / total)
+        self._tell(share, f"comparing with other models: {what}")
 
     def _tell(self, share: float, message: str) -> None:
         if self.on_step is not None:
@@ -258,11 +282,26 @@ def load_own(key: str, device: torch.device) -> OwnModel:
         raise BadInput(f"the job {job_id!r} has fitted no model", "model")
     card = json.loads((folder / f"{MODEL}.json").read_text(encoding="utf-8"))
     loaded = _load_coder(folder, device)
-    spec = _spec(key, card["own"].get("title") or "Your own data", MODEL, "additive_image", loaded.module.side)
+    spec = _spec(key, "", MODEL, "additive_image", loaded.module.side)
     head, codes, digest = read_head(spec, card, folder, device)
-    rows, held = own_store.split(own_store.read(card["own"]["data"]), card["seed"])
-    model = OwnModel(spec, card, head, rows, codes, digest)
-    model.loaded, model.held = loaded, held
+    parts = own_store.split(own_store.read(card["own"]["data"]), card["seed"])
+    return _own_model(key, card, head, parts, codes, digest, loaded)
+
+
+def _own_model(
+    key: str,
+    card: dict[str, Any],
+    head: AdditiveHead,
+    parts: tuple[Dataset, Dataset],
+    codes: torch.Tensor,
+    digest: str,
+    loaded: LoadedAutoencoder,
+) -> OwnModel:
+    """Args: parts: the rows that it was fitted to, and those that were held out. codes: of the first."""
+    title = card["own"].get("title") or "Your own data"
+    spec = _spec(key, title, MODEL, "additive_image", loaded.module.side)
+    model = OwnModel(spec, card, head, parts[0], codes[:CODED_ROWS], digest)
+    model.loaded, model.held = loaded, parts[1]
     return model
 
 

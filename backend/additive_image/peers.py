@@ -5,7 +5,7 @@ The table alone, an explainable boosting machine, a black box; whether pairs of 
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from backend.additive_image.nam import AdditiveHead, fit_head
 from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 
 CONCURVITY_WARNING = 0.25  # share of a term that the others give away; above it effects may be shared out wrongly
+PAIRED_TERMS = 9  # the strongest, whose pairs are tried
 OnPart = Callable[[int, int, str], None]
 
 
@@ -123,6 +124,15 @@ def interactions(
     return found
 
 
+def strongest_terms(contributions: np.ndarray, names: Sequence[str], at_most: int = PAIRED_TERMS) -> list[str]:
+    """The terms that move predictions most, in their own order: pairs of all columns of a wide table are too many.
+
+    Args: contributions: (n, terms), in the order of `names`.
+    """
+    strong = set(np.argsort(-contributions.std(0), kind="stable")[:at_most].tolist())
+    return [name for k, name in enumerate(names) if k in strong]
+
+
 def concurvity(contributions: np.ndarray, inputs: dict[str, np.ndarray]) -> dict[str, float]:
     """Share of each term that the other columns and the image give away, on rows that the guess was not fitted to.
 
@@ -187,7 +197,10 @@ def compare(
     own_linear = head.intercept + own_terms.value.sum(1)
     residual = own.response - head.respond(own_linear).cpu().numpy()
     test_residual = held.response - head.respond(torch.from_numpy(linear)).numpy()
-    figures["interactions"] = interactions(inputs, residual, test_inputs, test_residual)
+    tried = strongest_terms(own_terms.value.cpu().numpy(), list(inputs))
+    figures["interactions"] = interactions(
+        {name: inputs[name] for name in tried}, residual, {name: test_inputs[name] for name in tried}, test_residual
+    )
     figures["interaction"] = max(figures["interactions"].values())
     tell("pairs tried")
     figures["concurvity"] = concurvity(own_terms.value.cpu().numpy(), inputs)

@@ -8,6 +8,7 @@ from backend.contracts import (
     ImagePathRequest,
     ModelComparisonRequest,
     OnStep,
+    RecordRequest,
     Request,
     Result,
     ShapeFunctionsRequest,
@@ -47,6 +48,10 @@ def effects_request(settings: Settings) -> AttributeEffectsRequest:
 
 def comparison_request(settings: Settings) -> ModelComparisonRequest:
     return ModelComparisonRequest(settings.model, seed=settings.seed)
+
+
+def record_request(model: str, row: int) -> RecordRequest:
+    return RecordRequest(model, row)
 
 
 def path_request(settings: Settings, image_ids: tuple[str, str] | None) -> ImagePathRequest:

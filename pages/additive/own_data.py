@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from backend import archives, tables
-from backend.additive_image import own_data
+from backend.additive_image import listings, own_data, own_store
 from backend.additive_image.data import LINKS, Dataset
 from backend.additive_image.own_data import Choices
 from backend.archives import PictureFiles, Pictures
@@ -18,7 +18,6 @@ from backend.tables import RowProblem, Table
 from pages.shared.controls import begin, refused
 from pages.shared.session import escape, forget, recall, remember
 
-SIDE = 32  # pixels that the pictures are brought to
 PREVIEW_ROWS = 6
 PROBLEMS_SHOWN = 200
 LINK_TITLES = {
@@ -65,17 +64,18 @@ def _take_table() -> Table | None:
     """The uploaded table; a refused one leaves the one before on the desk."""
     upload = st.file_uploader(
         "Table",
-        type=["csv", "tsv", "txt", "parquet"],
+        type=["csv", "tsv", "txt", "gz", "parquet"],
         key="additive.own.table_file",
         max_upload_size=LIMITS.max_upload_bytes // MIB,
         help="CSV in any separator and encoding that spreadsheets write, or Parquet; a header on top, one row for "
-        "each picture. No cell is ever evaluated.",
+        "each picture; packed with gzip or not. Listings of Inside Airbnb are known by their columns. No cell is "
+        "ever evaluated.",
     )
     if upload is not None and upload.file_id != recall("additive.own.table_seen"):
         remember("additive.own.table_seen", upload.file_id)
         remember("additive.own.table_refusal", "")
         try:
-            _begin_table(tables.read_table(upload.getvalue()), upload.name)
+            _begin_table(listings.adapt(tables.read_table(upload.getvalue())), upload.name)
         except PrismError as error:
             remember("additive.own.table_refusal", f"{upload.name}: {error.sentence}")
     if sentence := recall("additive.own.table_refusal"):
@@ -240,18 +240,29 @@ def _select(label: str, names: list[str], first: str, name: str) -> str:
 
 
 # ----------------------------------------------------------------- rows
+def encoder_side() -> int:
+    """Pixels that the pictures are brought to: what the chosen encoder sees."""
+    return own_store.find_encoder(recall("additive.own.encoder", "short")).side
+
+
 def _read(table: Table, files: PictureFiles, choices: Choices) -> Pictures | None:
     """The pictures that the rows name, read once for each table, archive and column."""
-    what = (table.id, recall("additive.own.pictures_seen"), choices.pictures)
+    side = encoder_side()
+    what = (table.id, recall("additive.own.pictures_seen"), choices.pictures, side)
     known = recall("additive.own.read")
     if known is not None and known[0] == what:
         return known[1]
-    names = table.cells[choices.pictures].tolist()
+    names = own_data.picture_names(table, files, choices)
     bar, pictures = st.progress(0.0, text="Reading pictures"), None
-    for seen, found in archives.read_pictures(files, names, SIDE, choices.pictures):
-        bar.progress(min(1.0, seen / max(len(names), 1)), text=f"Reading pictures: {seen:,} of {len(names):,} rows")
-        pictures = found or pictures
-    bar.empty()
+    try:
+        for seen, found in archives.read_pictures(files, names, side, choices.pictures):
+            bar.progress(min(1.0, seen / max(len(names), 1)), text=f"Reading pictures: {seen:,} of {len(names):,} rows")
+            pictures = found or pictures
+    except PrismError as error:
+        refused(error.sentence)
+        return None
+    finally:
+        bar.empty()
     remember("additive.own.read", (what, pictures))
     return pictures
 

@@ -118,10 +118,7 @@ def _what_if(own: Result) -> Params:
     return tuple(sorted(changed))
 
 
-def record_of(model: str, row: int) -> Mapping[str, float] | None:
-    """Values of the row that is explained now, by column, for marks on the shape functions."""
-    answer = ask(RecordRequest(model, row))
-    if not isinstance(answer, Result):
-        return None
-    names = [column["name"] for column in answer.values["columns"]]
-    return dict(zip(names, map(float, answer.arrays["table"]), strict=True))
+def values_of(record: Result) -> Mapping[str, float]:
+    """Values or codes of the record's columns, by column, for marks on the shape functions."""
+    names = [column["name"] for column in record.values["columns"]]
+    return dict(zip(names, map(float, record.arrays["table"]), strict=True))

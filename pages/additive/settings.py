@@ -19,7 +19,12 @@ UPLOAD = -1  # an end that is a picture of the visitor's own, and in no link
 FRAMES = (9, 65)
 REACH = 0.15  # how far the path goes beyond both ends at first
 SPEC = IMAGE_MODELS["naim"]
-FIRST = ("hosts", "squares", "colours")  # the order in which the examples are offered; others follow
+FIRST = ("hosts", "radiographs", "squares", "colours")  # the order in which the examples are offered; others follow
+# What must be said of an example wherever it is shown.
+NOTES = {
+    "radiographs": "These radiographs are simulated from one CT, and the patients and their NT-proBNP are invented: "
+    "this is no medical device and says nothing about real patients.",
+}
 
 
 def is_here(key: str) -> bool:

@@ -1,6 +1,6 @@
 """What each column does: shape functions with bands, the data's density and, where it is known, the truth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,13 @@ def draw_shapes(result: Result, record: Mapping[str, float] | None = None, recor
 
     Args: record: values or codes of one row's columns, marked on the curves; `record_title` says which row.
     """
-    panels = [_panel(result, column, (record or {}).get(column["name"])) for column in result.values["columns"]]
-    data = {"panels": panels, "band": "band of the ensemble (95%)", "record": record_title}
-    _component(key=key, data=data)
+    panels = [shape_panel(result, column, (record or {}).get(column["name"])) for column in result.values["columns"]]
+    draw_panels(panels, record_title, key=key)
+
+
+def draw_panels(panels: Sequence[dict[str, Any]], record_title: str = "", *, key: str) -> None:
+    """Shape functions of one model or of several, as `shape_panel` describes them."""
+    _component(key=key, data={"panels": list(panels), "band": "band of the ensemble (95%)", "record": record_title})
 
 
 def axis_title(column: Mapping[str, Any]) -> str:
@@ -43,7 +47,8 @@ def axis_title(column: Mapping[str, Any]) -> str:
     return f"{column['name']}, {column['unit']}" if column["unit"] else column["name"]
 
 
-def _panel(result: Result, column: Mapping[str, Any], at: float | None) -> dict[str, Any]:
+def shape_panel(result: Result, column: Mapping[str, Any], at: float | None = None) -> dict[str, Any]:
+    """A column's shape function as the browser draws it. Args: at: a row's value or code, to be marked."""
     name, arrays = column["name"], result.arrays
     shape, truth = arrays[f"shape_{name}"], arrays.get(f"truth_{name}")
     importance = result.values["importance"].get(name)

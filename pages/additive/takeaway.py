@@ -15,7 +15,7 @@ import streamlit as st
 from backend.contracts import Result
 from pages.additive.figures import static_figure
 from pages.additive.path import path_table
-from pages.additive.settings import OWN, UPLOAD, Settings
+from pages.additive.settings import NOTES, OWN, UPLOAD, Settings
 from pages.additive.shapes import importance_table
 from pages.shared.exports import (
     Column,
@@ -40,10 +40,16 @@ class Answered:
     shapes: Result | None
     comparison: Result | None = None
     report: Result | None = None  # of the attributes
-    record: str = ""  # the waterfall's table as HTML
+    record: Result | None = None  # of the row that is explained
 
     def results(self) -> dict[str, Result]:
-        parts = {"path": self.path, "shapes": self.shapes, "comparison": self.comparison, "attributes": self.report}
+        parts = {
+            "path": self.path,
+            "shapes": self.shapes,
+            "record": self.record,
+            "comparison": self.comparison,
+            "attributes": self.report,
+        }
         return {name: result for name, result in parts.items() if result is not None}
 
 
@@ -170,10 +176,12 @@ def _written(request: Any) -> str:
 
 def report_html(answered: Answered, title: str, address: str, lines: str) -> bytes:
     """What was seen, as one file."""
+    note = NOTES.get(answered.settings.model)
     figure = base64.b64encode(static_figure(answered.path, answered.shapes, title, footer(answered))).decode()
     alt = html.escape("Strip of frames, effect of the image along it, shape functions of all columns", quote=True)
     path_columns, path_rows = path_table(answered.path, answered.titles)
     sections = [
+        *([f"<p>{html.escape(note)}</p>"] if note else []),
         f"<img src='data:image/png;base64,{figure}' style='width:100%' alt='{alt}'>",
         "<h2>This path</h2>",
         table_section(path_columns, path_rows),
@@ -194,14 +202,19 @@ def report_html(answered: Answered, title: str, address: str, lines: str) -> byt
 def _extra_sections(answered: Answered) -> list[str]:
     from pages.additive.additivity import scores_table
     from pages.additive.attributes import effects_table
+    from pages.additive.evaluation import evaluation_of, scores_html
+    from pages.additive.record import record_html
 
     sections = []
+    if answered.record is not None:
+        sections += ["<h2>One record</h2>", record_html(answered.record, answered.record.request.row)]
     if answered.comparison is not None:
         sections += ["<h2>Fit on unseen rows</h2>", table_section(*scores_table(answered.comparison))]
     if answered.report is not None and answered.report.values["attributes"]:
         sections += ["<h2>Attributes of the picture</h2>", table_section(*effects_table(answered.report))]
-    if answered.record:
-        sections += ["<h2>One record</h2>", answered.record]
+    found = evaluation_of(answered.settings.model)
+    if found is not None:
+        sections += ["<h2>Evaluation</h2>", scores_html(found, answered.path.values["link"])]
     return sections
 
 

@@ -98,9 +98,8 @@ def _watch(job_id: str) -> None:
 
 def _draw_job(job: JobStatus) -> None:
     """One training that has ended, with what can be done with it."""
-    name = escape(
-        f"{_title(job).removeprefix('Yours: ')}, {ENCODERS[job.args['encoder']].title}, seed {job.args['seed']}"
-    )
+    encoder = own_store.find_encoder(job.args["encoder"])
+    name = escape(f"{_title(job).removeprefix('Yours: ')}, {encoder.title}, seed {job.args['seed']}")
     with st.container(border=True):
         if job.state == "done":
             score = jobs().result(job.id)["held_out_score"]
