@@ -30,6 +30,24 @@ def test_it_is_the_same_gradient(name) -> None:
     assert "forward" not in vars(layer)
 
 
+def test_the_poolings_behind_it_get_channels_last() -> None:
+    """An image of one channel is the same in both orders of memory, so that only the weight can ask for one."""
+    layer = nn.Conv2d(1, 4, 3, padding=1).requires_grad_(False)
+    with quick_first_layer(layer):
+        outputs = layer(torch.rand(2, 1, 6, 6))
+    assert outputs.stride() == (6 * 6 * 4, 1, 6 * 4, 4)
+
+
+def test_equal_maxima_behind_it_keep_their_order() -> None:
+    """A pooling hands its gradient to the first of equal values, in whatever order the memory is."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)).double().requires_grad_(False)
+    images = random_images(2, 1, 8, 8).double().round().requires_grad_(True)  # black and white: most windows tie
+    (usual,) = torch.autograd.grad(model(images).square().sum(), images)
+    with quick_first_layer(model):
+        (quick,) = torch.autograd.grad(model(images).square().sum(), images)
+    assert relative_difference(quick, usual) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("channels", "how"),
     [

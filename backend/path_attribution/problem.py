@@ -49,7 +49,7 @@ class Problem:
 
         def chunk(x: Tensor, t: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                return (self._logit(x, t),)
+                return (self._logit(_laid_out(x), t),)
 
         return self.chunks.map(chunk, points, targets)[0]
 
@@ -58,7 +58,7 @@ class Problem:
 
         def chunk(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             x = _laid_out(x.detach()).requires_grad_(True)
-            with torch.enable_grad(), quick_first_layer(self.model):
+            with torch.enable_grad():
                 scores = self._logit(x, t)
                 (gradient,) = torch.autograd.grad(scores.sum(), x)
             return scores.detach(), gradient
@@ -66,7 +66,9 @@ class Problem:
         return self.chunks.map(chunk, points, targets)
 
     def _logit(self, x: Tensor, t: Tensor) -> Tensor:
-        return target_scores(self.model(x), t)
+        with quick_first_layer(self.model):
+            logits = self.model(x)
+        return target_scores(logits, t)
 
     def step(self, done: int, total: int, message: str = "", so_far: Tensor | None = None) -> None:
         """Tell whoever waits how far it is, and what the attribution looks like by now. May raise Cancelled."""
