@@ -7,14 +7,24 @@ here. The file's own window is applied; MONOCHROME1 is turned so that dense is b
 import io
 import logging
 import warnings
+import zlib
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_modality_lut, apply_voi, pixel_array
-from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from backend.contracts import digest
 from backend.errors import BadInput
@@ -60,6 +70,7 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they may quote values
+        _refuse_bomb(data, limits)
         dataset = _parse(data)
         _check(dataset, limits)
         stored = _stored_pixels(dataset)
@@ -67,6 +78,28 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
         notes.append("the file says that text is burned into the picture; it may name the patient")
     return DecodedImage(id=digest(data), pixels=pixels, notes=tuple(notes))
+
+
+def _refuse_bomb(data: bytes, limits: Limits) -> None:
+    """The parser unpacks a deflated file whole, whatever its size; so it is unpacked up to the limit here first."""
+    stream = io.BytesIO(data)
+    try:
+        read_preamble(stream, force=False)
+        syntax = _read_file_meta_info(stream).get("TransferSyntaxUID", "")  # the parser's own reader: the same end
+    except Exception:  # not DICOM, or damaged: the parser says so
+        return
+    if syntax != DeflatedExplicitVRLittleEndian:
+        return
+    unpacked, rest = 0, data[stream.tell() :]
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        while rest and not inflate.eof and unpacked <= limits.max_dicom_bytes:
+            unpacked += len(inflate.decompress(rest, MIB))
+            rest = inflate.unconsumed_tail
+    except zlib.error:
+        raise BadInput("the DICOM file is truncated or damaged; export it again", _FIELD) from None
+    if unpacked > limits.max_dicom_bytes:
+        raise BadInput(f"the DICOM file unpacks to more than {limits.max_dicom_bytes / MIB:.0f} MB", _FIELD)
 
 
 def _parse(data: bytes) -> FileDataset:

@@ -73,7 +73,7 @@ def request_from_json(body: Mapping[str, Any]) -> Request:
         raise BadInput("the request is not a JSON object", "request")
     family = body.get("family")
     kind = body.get("kind", _DEFAULT_KINDS.get(family, "attribution") if isinstance(family, str) else "attribution")
-    if kind not in REQUEST_TYPES:
+    if not isinstance(kind, str) or kind not in REQUEST_TYPES:
         raise BadInput(f"unknown kind {kind!r}; one of {', '.join(REQUEST_TYPES)}", "kind")
     request_type = REQUEST_TYPES[kind]
     known = {f.name: f for f in dataclasses.fields(request_type)}

@@ -32,7 +32,7 @@ from pages.shared.figures import (
     scale_sentence,
 )
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are full-width
 
 
 # ----------------------------------------------------------------- tables and arrays
@@ -76,18 +76,24 @@ def guard_cell(value: Cell) -> str | float | int | None:
     >>> guard_cell("=HYPERLINK(1)"), guard_cell(-0.5), guard_cell("SAMP++")
     ("'=HYPERLINK(1)", -0.5, 'SAMP++')
     """
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and (value.startswith(_FORMULA_STARTS) or value.lstrip().startswith(_FORMULA_STARTS)):
         return "'" + value
     return value.mean if isinstance(value, Spread) else value
+
+
+def _csv_cell(value: Cell) -> str | float | int | None:
+    """A guarded cell. The writer quotes a line feed but no carriage return, behind which a formula could begin."""
+    cell = guard_cell(value)
+    return cell.replace("\r", "\n") if isinstance(cell, str) else cell
 
 
 def metrics_csv(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
     """The table as CSV (UTF-8); what is not defined is an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([guard_cell(column.title) for column in columns])
+    writer.writerow([_csv_cell(column.title) for column in columns])
     for row in rows:
-        writer.writerow([guard_cell(row.get(column.key)) for column in columns])
+        writer.writerow([_csv_cell(row.get(column.key)) for column in columns])
     return buffer.getvalue().encode()
 
 
