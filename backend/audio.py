@@ -5,6 +5,7 @@ with one sentence.
 """
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from backend.contracts import digest
 from backend.errors import BadInput
 from backend.limits import LIMITS, MIB, Limits
+from backend.models.spectrograms import LogMel, resample
 
 FORMATS = ("WAV", "WAVEX", "FLAC")
 _FIELD = "audio"
@@ -91,6 +93,36 @@ def _check_header(opened, limits: Limits) -> None:
         raise BadInput(f"the sound lasts {seconds:.0f} s; up to {limits.max_audio_s:.0f} s are read", _FIELD)
     if seconds < limits.min_audio_s:
         raise BadInput(f"the sound lasts {seconds:.3f} s; at least {limits.min_audio_s:g} s are needed", _FIELD)
+
+
+def hear(sound: DecodedAudio, hearing: LogMel, start_s: float = 0.0) -> tuple[np.ndarray, list[str]]:
+    """The samples that a model hears from `start_s` on, at its own rate, and what was done on the way.
+
+    Returns: (hearing.n_samples,).
+    Raises: BadInput: the sound ends before `start_s`, or is silent behind it.
+    """
+    if not 0 <= start_s < sound.duration_s:
+        raise BadInput(f"start_s is {start_s:g}; the sound lasts {sound.duration_s:.1f} s", "start_s")
+    first = int(start_s * sound.sample_rate)
+    part = sound.samples[first : first + math.ceil(hearing.duration_s * sound.sample_rate)]
+    samples, notes = resample(part, sound.sample_rate, hearing.sample_rate), []
+    if sound.sample_rate != hearing.sample_rate:
+        notes.append(f"resampled from {sound.sample_rate} to {hearing.sample_rate} Hz")
+    if len(sound.samples) > len(part):
+        notes.append(
+            f"the model hears {hearing.duration_s:.1f} s at once: from {start_s:.1f} s on, of {sound.duration_s:.1f} s"
+        )
+    elif len(samples) < hearing.n_samples:
+        notes.append(f"silence added up to the {hearing.duration_s:.1f} s that the model hears")
+    heard = np.pad(samples, (0, max(0, hearing.n_samples - len(samples))))[: hearing.n_samples]
+    if not np.abs(heard).max() > 0:
+        raise BadInput("the part of the sound that the model hears is silent", "start_s")
+    return heard, notes
+
+
+def draw(sound: DecodedAudio, start_s: float = 0.0, hearing: LogMel = LogMel()) -> np.ndarray:
+    """The spectrogram as a picture, highest frequency on top, (F, T, 1) in [0, 1]."""
+    return hearing(hear(sound, hearing, start_s)[0])[::-1, :, None].copy()
 
 
 def encode_wav(samples: np.ndarray, sample_rate: int) -> bytes:

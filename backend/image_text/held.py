@@ -6,18 +6,16 @@ the pictures that ship with Prism are embedded when they are first needed.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from backend import images as decoding
-from backend.audio import DecodedAudio
+from backend.audio import DecodedAudio, hear
 from backend.catalog import EXAMPLES
 from backend.errors import BadInput, NotAvailable
 from backend.examples import example_bytes
@@ -25,7 +23,6 @@ from backend.image_text.problem import Statistics
 from backend.models import weights
 from backend.models.clip import ImageTextPair
 from backend.models.inputs import fit, match_channels
-from backend.models.spectrograms import resample
 from backend.store import Store
 
 SUFFIX = "-maps"  # of the file beside the weights
@@ -112,26 +109,10 @@ def sound_input(sound: DecodedAudio, pair: ImageTextPair, start_s: float = 0.0) 
 
     Raises: BadInput: the model hears nothing, the sound ends before `start_s`, or is silent behind it.
     """
-    hearing = pair.spectrogram
-    if hearing is None:
+    if pair.spectrogram is None:
         raise BadInput(f"{pair.key} hears nothing; choose a model for sounds", "model")
-    if not 0 <= start_s < sound.duration_s:
-        raise BadInput(f"start_s is {start_s:g}; the sound lasts {sound.duration_s:.1f} s", "start_s")
-    first = int(start_s * sound.sample_rate)
-    part = sound.samples[first : first + math.ceil(hearing.duration_s * sound.sample_rate)]
-    samples, notes = resample(part, sound.sample_rate, hearing.sample_rate), []
-    if sound.sample_rate != hearing.sample_rate:
-        notes.append(f"resampled from {sound.sample_rate} to {hearing.sample_rate} Hz")
-    if len(sound.samples) > len(part):
-        notes.append(
-            f"the model hears {hearing.duration_s:.1f} s at once: from {start_s:.1f} s on, of {sound.duration_s:.1f} s"
-        )
-    elif len(samples) < hearing.n_samples:
-        notes.append(f"silence added up to the {hearing.duration_s:.1f} s that the model hears")
-    shown = hearing(np.pad(samples, (0, max(0, hearing.n_samples - len(samples))))[: hearing.n_samples])
-    if not shown.any():
-        raise BadInput("the part of the sound that the model hears is silent", "start_s")
-    return torch.from_numpy(shown)[None, None], notes
+    samples, notes = hear(sound, pair.spectrogram, start_s)
+    return torch.from_numpy(pair.spectrogram(samples))[None, None], notes
 
 
 def model_input(image: decoding.DecodedImage, pair: ImageTextPair) -> tuple[Tensor, list[str]]:

@@ -20,9 +20,9 @@ class DataRecipe:
     """How many scenes each split has."""
 
     seed: int = 0
-    train: int = 6000
+    train: int = 4000
     validation: int = 1000
-    test: int = 2000
+    test: int = 1500
 
 
 def scene(split: str, number: int, seed: int = 0, kinds: tuple[str, ...] | None = None) -> Scene:

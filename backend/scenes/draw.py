@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 128  # pixels
+SIDE = 96  # pixels
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {  # in sRGB; each object's own is a little off
     "red": (0.84, 0.16, 0.16),
@@ -16,8 +16,8 @@ COLOURS = {  # in sRGB; each object's own is a little off
     "purple": (0.56, 0.22, 0.72),
 }
 KINDS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-_RADIUS = (10.0, 17.0)  # of the circle around a shape, pixels
-_GAP = 4.0  # between two of these circles
+_RADIUS = (8.0, 13.0)  # of the circle around a shape, pixels
+_GAP = 3.0  # between two of these circles
 _FINER = 4  # masks are drawn so many times larger first
 _REPEATS = 0.3  # share of scenes with one kind twice
 _HALF = 0.5  # of a pixel that a shape must cover to have it
@@ -97,14 +97,17 @@ def _ground(generator: np.random.Generator) -> np.ndarray:
 
 def _cover(shape: str, x: float, y: float, radius: float, turn: float) -> np.ndarray:
     """How much of each pixel a shape covers, (S, S) in [0, 1]. `turn` in radians."""
-    side = SIDE * _FINER
-    drawn = Image.new("L", (side, side))
-    pen, (x, y, radius) = ImageDraw.Draw(drawn), (x * _FINER, y * _FINER, radius * _FINER)
+    left, top, side = int(x - radius) - 1, int(y - radius) - 1, int(2 * radius) + 4
+    drawn = Image.new("L", (side * _FINER, side * _FINER))
+    pen, (x, y, radius) = ImageDraw.Draw(drawn), ((x - left) * _FINER, (y - top) * _FINER, radius * _FINER)
     if shape == "circle":
         pen.ellipse((x - 0.88 * radius, y - 0.88 * radius, x + 0.88 * radius, y + 0.88 * radius), fill=255)
     else:
         pen.polygon([(x + radius * u, y + radius * v) for u, v in _corners(shape, turn)], fill=255)
-    return np.asarray(drawn.reduce(_FINER), np.float64) / 255
+    cover = np.zeros((SIDE, SIDE))
+    drawn = drawn.reduce(_FINER)  # shapes keep off the edges, so that the patch lies within the picture
+    cover[top : top + side, left : left + side] = np.asarray(drawn, np.float64)[: SIDE - top, : SIDE - left]
+    return cover / 255
 
 
 def _corners(shape: str, turn: float) -> list[tuple[float, float]]:

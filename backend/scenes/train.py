@@ -20,12 +20,13 @@ LICENCE = "code, weights and pictures: as Prism"
 RECIPES = {
     "scenes-clip": Recipe(
         images="rgb",
+        side=96,
         image_layers=3,
         text_layers=2,
-        stem=(32, 64),
+        stem=(24, 64),
         context_length=28,
-        looking_steps=900,
-        reading_steps=900,
+        looking_steps=700,
+        reading_steps=600,
     )
 }
 

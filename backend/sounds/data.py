@@ -21,9 +21,9 @@ class DataRecipe:
     """How many clips each split has."""
 
     seed: int = 0
-    train: int = 4000
+    train: int = 2400
     validation: int = 600
-    test: int = 1200
+    test: int = 800
 
 
 def generator_of(split: str, number: int, seed: int = 0, kinds: tuple[str, ...] | None = None) -> np.random.Generator:

@@ -14,7 +14,7 @@ from backend.sounds.data import DataRecipe, clip, clips, generator_of, spectrogr
 from backend.sounds.pictures import draw_picture
 from backend.sounds.synthesis import KINDS, Clip
 
-_GROUPS = 100  # of one clip, one picture and one caption of each kind
+_GROUPS = 50  # of one clip, one picture and one caption of each kind
 
 
 def judge_sounds(pair: ImageTextPair, material: DataRecipe) -> dict[str, Any]:

@@ -35,14 +35,15 @@ class Recipe(shared.Recipe):
     """The shared recipe for sounds and captions, and what the picture tower needs beside it."""
 
     images: str = "spectrogram"
-    image_layers: int = 3
+    image_layers: int = 2
+    looking_batch: int = 48
     text_layers: int = 2
-    stem: tuple[int, ...] = (24, 64)
+    stem: tuple[int, ...] = (16, 48)
     context_length: int = 24
-    looking_steps: int = 600
-    reading_steps: int = 600
+    looking_steps: int = 450
+    reading_steps: int = 450
     picture_layers: int = 2
-    picture_steps: int = 400
+    picture_steps: int = 300
     picture_batch: int = 64
     picture_rate: float = 1e-3
 

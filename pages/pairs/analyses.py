@@ -12,10 +12,10 @@ from backend.contracts import PairMapRequest, PairRandomisationRequest, Result
 from pages.pairs.board import Board
 from pages.pairs.evaluation import show_evaluation
 from pages.pairs.explained import Explained, of_pair
-from pages.pairs.inputs import PICTURE_TYPES, take_file
-from pages.pairs.material import Picture, example_picture, examples, upload_picture
+from pages.pairs.inputs import PICTURE_TYPES, SOUND_TYPES, take_file
+from pages.pairs.material import Picture, example_picture, examples, is_sound, upload_any
 from pages.pairs.numbers import bottleneck_curves
-from pages.pairs.views import pixels
+from pages.pairs.views import axes_of, pixels
 from pages.pairs.words import Group, Row, Span, spans_of, word_board
 from pages.shared.answers import Answer, Refusal
 from pages.shared.controls import begin, refused
@@ -62,8 +62,8 @@ def _read(answer: Answer | None) -> Explained | None:
 
 def _panel(key: str, title: str, answer: Answer | None, method: str, caption: str = "") -> Panel:
     spec = PAIR_METHODS[method]
-    if isinstance(answer, Result) and "image_map" in answer.arrays:
-        explained = of_pair(answer)
+    explained = of_pair(answer) if isinstance(answer, Result) else None
+    if explained is not None and explained.image_map is not None:
         return Panel(key, title, explained.image_map, explained.signed, answer.unit, caption)
     message = answer.sentence if isinstance(answer, Refusal) else "" if answer is None else "no map of an image"
     return Panel(key, title, None, spec.signed, spec.unit, "", message)
@@ -134,7 +134,7 @@ def _show_sweeps(board: Board) -> None:
         pixels(board),
         panels,
         board.settings.display,
-        Arrangement(with_image=False, with_tools=False),
+        Arrangement(with_image=False, with_tools=False, axes=axes_of(board.seen)),
         key="pairs.sweep",
         description=board.picture.alt,
     )
@@ -225,7 +225,7 @@ def _swap_sentence(board: Board) -> None:
         pixels(board),
         panels,
         board.settings.display,
-        Arrangement(with_image=False, with_tools=False, boxes=()),
+        Arrangement(with_image=False, with_tools=False, boxes=(), axes=axes_of(board.seen)),
         key="pairs.swap_maps",
         description=board.picture.alt,
     )
@@ -265,7 +265,8 @@ def _swap_image(board: Board) -> None:
     if other is None:
         return
     board.others.append(other)
-    request: PairMapRequest = dataclasses.replace(board.pair_request(method, board.sentence), image_id=other.id)
+    asked = dataclasses.replace(board.pair_request(method, board.sentence), image_id=None, audio_id=None)
+    request: PairMapRequest = dataclasses.replace(asked, **other.given)
     own, answer = board.explained(board.chosen), board.asked(request)
     panels = [
         _explained_panel("a", "Image A", own, method),
@@ -283,7 +284,7 @@ def _swap_image(board: Board) -> None:
                 picture,
                 [panel],
                 board.settings.display,
-                Arrangement("large", with_image=False, with_tools=False, limit=limit),
+                Arrangement("large", with_image=False, with_tools=False, limit=limit, axes=axes_of(board.seen)),
                 key=f"pairs.swap_image.{panel.key}",
                 description=alt,
             )
@@ -313,12 +314,17 @@ def _swap_image(board: Board) -> None:
 
 def _choose_other(board: Board) -> Picture | None:
     """Image B: another example, or the person's own."""
-    keys = [example.key for example in examples() if example.key != board.picture.example]
-    alts = {example.key: example_picture(example.key).alt for example in examples()}
+    shown = [example for example in examples(board.settings.model) if is_sound(example) == board.picture.is_sound]
+    keys = [example.key for example in shown if example.key != board.picture.example]
+    alts = {example.key: example_picture(example.key).alt for example in shown}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         key = _one_of("pairs.other", "Image B", keys, alts.get) if keys else None
     own = take_file(
-        "pairs.other_upload", "Or your own image B", PICTURE_TYPES, upload_picture, "Stays in memory, as A."
+        "pairs.other_upload",
+        "Or your own image B",
+        [*PICTURE_TYPES, *SOUND_TYPES],
+        upload_any,
+        "Stays in memory, as A.",
     )
     if own is not None:
         remember("pairs.other_own", own)
@@ -338,7 +344,8 @@ def _show_sanity(board: Board) -> None:
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         method = _one_of("pairs.sane", "Method", board.settings.methods, lambda key: PAIR_METHODS[key].title)
-        modality = _one_of("pairs.sane_modality", "Tower", ("image", "text"), {"image": "Image", "text": "Words"}.get)
+        seen, says = ("audio", "Sound") if board.picture.is_sound else ("image", "Image")
+        modality = _one_of("pairs.sane_modality", "Tower", (seen, "text"), {seen: says, "text": "Words"}.get)
     asked = dataclasses.replace(board.pair_request(method, board.sentence), modality=modality)
     answer = board.asked(PairRandomisationRequest(asked))
     if answer is None:
@@ -350,12 +357,12 @@ def _show_sanity(board: Board) -> None:
     st.plotly_chart(
         plot_curves(_sanity_curves(answer), RANDOMISATION_AXES, True), key="pairs.sanity", config=PLOT_OPTIONS
     )
-    if modality == "image":
+    if modality != "text":
         arranged_maps(
             pixels(board),
-            _stage_panels(answer, method),
+            _stage_panels(answer, method, board.picture.is_sound),
             Display(scale="own"),
-            Arrangement(with_image=False, with_tools=False),
+            Arrangement(with_image=False, with_tools=False, axes=axes_of(board.seen)),
             key="pairs.sanity_maps",
             description=board.picture.alt,
         )
@@ -382,10 +389,10 @@ def _stages(result: Result) -> list[tuple[str, str, np.ndarray]]:
     return found
 
 
-def _stage_panels(result: Result, method: str) -> list[Panel]:
+def _stage_panels(result: Result, method: str, is_sound: bool) -> list[Panel]:
     signed = PAIR_METHODS[method].signed
     return [
-        Panel(f"stage{i}", title, values, signed, result.unit, caption)
+        Panel(f"stage{i}", title, values[::-1] if is_sound else values, signed, result.unit, caption)
         for i, (title, caption, values) in enumerate(_stages(result))
     ]
 

@@ -33,7 +33,7 @@ known, forget_refusals = ANSWERS.known, ANSWERS.forget_refusals
 
 def look(model: str, picture: Picture, on_step: OnStep = None) -> Answer:
     """Whether the model can look at the picture, and which findings it sees, if it has thresholds for any."""
-    return ANSWERS.ask(PairScoreRequest(picture.id, (PROBE,), model), on_step, picture.put)
+    return ANSWERS.ask(PairScoreRequest(texts=(PROBE,), model=model, **picture.given), on_step, picture.put)
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,20 @@ class Board:
     def report_request(self, part: tuple[int, ...]) -> ReportMapsRequest:
         settings = self.settings
         return ReportMapsRequest(
-            self.picture.id,
-            tuple(self.report.lines[k].text for k in part),
-            settings.methods[0],
-            settings.model,
+            sentences=tuple(self.report.lines[k].text for k in part),
+            method=settings.methods[0],
+            model=settings.model,
             params=settings.params_of(settings.methods[0]),
             seed=settings.seed,
+            **self.picture.given,
         )
 
     def pair_request(self, method: str, text: str, **changed: ParamValue) -> PairMapRequest:
         """One sentence by one method. Args: changed: parameters other than those that are set."""
         settings = self.settings
         params = tuple(sorted((dict(settings.params_of(method)) | changed).items()))
-        return PairMapRequest(self.picture.id, text, method, settings.model, params=params, seed=settings.seed)
+        about = {"text": text, "method": method, "model": settings.model, "params": params, "seed": settings.seed}
+        return PairMapRequest(**about, **self.picture.given)
 
     def asked(self, request: Request) -> Answer | None:
         """An answer on demand; what is not there yet is put on the list."""

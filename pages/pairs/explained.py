@@ -41,7 +41,7 @@ class Explained:
     signed: bool
     unit: str
     cosine: float
-    image_map: np.ndarray | None  # (H, W)
+    image_map: np.ndarray | None  # (H, W); over a spectrogram, highest frequency on top
     words: tuple[Word, ...]
     n_cut: int  # sub-tokens that did not fit
     arrays: Mapping[str, np.ndarray]
@@ -60,13 +60,23 @@ class Explained:
         """The sum over the map, in the map's unit per cell or word."""
         if modality == "text":
             return sum(word.own for word in self.words) if self.words else None
-        cells = self.arrays.get("image_cells")
+        cells = self.arrays.get(f"{self._seen(modality)}_cells")
         return None if cells is None else float(cells.sum())
 
     def after(self, modality: str) -> float | None:
         """The mean cosine through the bottleneck at the last step, where the method has one."""
-        fit = self.arrays.get(f"{modality}_fit")
+        fit = self.arrays.get(f"{self._seen(modality)}_fit")
         return None if fit is None or not len(fit) else float(fit[-1])
+
+    def _seen(self, modality: str) -> str:
+        """A sound stands where an image would."""
+        return "audio" if modality == "image" and "audio_map" in self.arrays else modality
+
+
+def shown(result: Result) -> np.ndarray:
+    """What the model saw, (H, W, C) in [0, 1]; of a sound its spectrogram, highest frequency on top."""
+    pixels = result.arrays["pixels"]
+    return pixels[::-1] if "sound" in result.values else pixels
 
 
 def of_pair(result: Result) -> Explained:
@@ -115,7 +125,7 @@ def _read(
         bool(values.get("signed", PAIR_METHODS[method].signed)),
         result.unit,
         float(values["cosine"]),
-        arrays.get("image_map"),
+        arrays["audio_map"][::-1] if "audio_map" in arrays else arrays.get("image_map"),
         words,
         int(values.get("n_cut", 0)),
         arrays,

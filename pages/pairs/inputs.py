@@ -13,15 +13,18 @@ from backend.errors import BadInput, PrismError
 from backend.limits import LIMITS, MIB
 from pages.pairs.board import forget_refusals, look
 from pages.pairs.material import (
+    NAMES,
     Picture,
     ReportText,
+    Sound,
     example_picture,
     example_report,
     examples,
+    find_example,
     own_report,
     read_text_file,
     thumbnails,
-    upload_picture,
+    upload_any,
 )
 from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_query
 from pages.shared.controls import begin, draw_params, refused
@@ -31,9 +34,12 @@ from pages.shared.session import escape, forget, recall, remember, service
 
 Taken = TypeVar("Taken")
 
+HEARD_S = 4.096  # at once, by the model that ships
+
 SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
 MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai")
 PICTURE_TYPES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "dcm", "dicom"]
+SOUND_TYPES = ["wav", "flac"]
 
 
 def first_settings() -> Settings:
@@ -119,7 +125,8 @@ def _choose_model(settings: Settings) -> str:
 
 def _settle_model(settings: Settings, wanted: str) -> Scene:
     """The wanted model before the picture on the table, or the last good one if the wanted cannot be had."""
-    picture = recall("pairs.picture") or _first_picture(settings)
+    picture = recall("pairs.picture") or _first_picture(settings, wanted)
+    picture = _suited(picture, wanted)
     for model in dict.fromkeys(filter(None, (wanted, recall("pairs.good_model"), Settings().model))):
         with st.spinner(f"Looking with {model}", show_time=True):
             answer = look(model, picture)
@@ -129,7 +136,15 @@ def _settle_model(settings: Settings, wanted: str) -> Scene:
     st.stop()
 
 
-def _first_picture(settings: Settings) -> Picture:
+def _suited(picture: Picture, model: str) -> Picture:
+    """The picture on the table; instead of another model's example, the first of this model's own."""
+    shown = examples(model)
+    if not picture.example or not shown or find_example(picture.example) in shown:
+        return picture
+    return example_picture(first_example(model))
+
+
+def _first_picture(settings: Settings, model: str) -> Picture:
     wanted = settings.example
     if wanted == OWN:
         _refuse("example", "the link was made with a picture of its sender, which is not in it; an example is shown")
@@ -138,25 +153,29 @@ def _first_picture(settings: Settings) -> Picture:
             return example_picture(wanted)
         except PrismError as error:
             _refuse("example", f"{error.sentence} (from the address; the first example is shown)")
-    if not examples():
-        refused("the examples are missing from this copy of Prism (assets/examples/radiographs.json)")
+    if not examples(model):
+        refused("the examples are missing from this copy of Prism (assets/examples)")
         st.stop()
-    return example_picture(first_example())
+    return example_picture(first_example(model))
 
 
-def first_example() -> str:
+def first_example(model: str = "cxr-clip") -> str:
     """The one that the page opens with: the first with a finding."""
-    shown = examples()
+    shown = examples(model)
     return next((example for example in shown if example.findings), shown[0]).key
 
 
 def _choose_picture(scene: Scene) -> Scene:
     """The gallery of examples and the uploader; a refused upload leaves the previous picture where it is."""
-    st.markdown("Radiograph", help="Simulated examples, each with its report; or your own below.")
-    pressed = gallery("Example radiographs", thumbnails(), scene.picture.example, key="pairs.gallery")
+    name = NAMES.get(scene.model, "Picture")
+    st.markdown(name, help="Examples made by Prism, each with its text; or your own below.")
+    pressed = gallery(
+        f"Example {name.lower()}s", thumbnails(scene.model), scene.picture.example, key="pairs.gallery"
+    )  # fmt: skip
     _say_refusal("example")
     picture = _take_upload() or (example_picture(pressed) if pressed else scene.picture)
-    if picture is scene.picture:
+    picture = _choose_start(picture)
+    if picture == scene.picture:
         return scene
     with st.spinner(f"Looking with {scene.model}", show_time=True):
         answer = look(scene.model, picture)
@@ -166,16 +185,36 @@ def _choose_picture(scene: Scene) -> Scene:
     return scene
 
 
+def _choose_start(picture: Picture) -> Picture:
+    """Of a sound that is longer than the model hears at once: where it begins to hear."""
+    if not isinstance(picture, Sound) or picture.duration_s <= HEARD_S:
+        return picture
+    if recall("pairs.start_of") != picture.id:
+        remember("pairs.start_of", picture.id)
+        remember("pairs.start_s", picture.start_s)
+    last = max(0.1, picture.duration_s - HEARD_S)
+    start = st.slider(
+        "Hear from, s",
+        0.0,
+        last,
+        step=0.1,
+        key="pairs.start_s",
+        help=f"The model hears some {HEARD_S:.0f} s at once.",
+    )
+    return dataclasses.replace(picture, start_s=float(start))
+
+
 def _take_upload() -> Picture | None:
-    """A picture that was chosen or pasted just now."""
+    """A picture or sound that was chosen or pasted just now."""
     paste_into(f"pairs.upload.{recall('pairs.upload.number', 0)}")
     return take_file(
         "pairs.upload",
-        "Your own picture",
-        PICTURE_TYPES,
-        upload_picture,
-        "PNG, JPEG, WebP, TIFF, BMP, or DICOM with one frame; or paste one. It stays in this process's memory: it is "
-        "never written to disk, logged or put into a link. Of a DICOM only the pixels are kept.",
+        "Your own picture or sound",
+        [*PICTURE_TYPES, *SOUND_TYPES],
+        upload_any,
+        "PNG, JPEG, WebP, TIFF, BMP, or DICOM with one frame; or paste one. WAV or FLAC for models that hear. It stays "
+        "in this process's memory: never written to disk, logged or put into a link. Of a DICOM only the pixels are "
+        "kept.",
     )
 
 

@@ -1,6 +1,6 @@
-"""What lies on the table: a picture and a report, both examples that ship or the person's own.
+"""What lies on the table: a picture or a sound and a report, examples that ship or the person's own.
 
-A person's own picture and words stay in this process's memory. No name of a file is shown or kept: it may be a
+A person's own picture, sound and words stay in this process's memory. No name of a file is shown or kept: it may be a
 patient's.
 """
 
@@ -9,19 +9,21 @@ import functools
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from backend import images, reports
+from backend import audio, images, reports
 from backend.errors import BadInput, NotAvailable
-from backend.image_text.examples import FOLDER, ExampleRadiograph, example_radiographs
+from backend.image_text.examples import FOLDER, LISTS, ExampleRadiograph, shipped_examples
 from pages.shared.gallery import Thumbnail
 from pages.shared.map_grid import Box
 from pages.shared.session import service
 
 _SHOWN_SIDE = 640  # of a picture on the page, in pixels
-_SIDE = 128  # of shipped radiographs, in pixels: their boxes are in these
+_FIRST_BYTES = (b"RIFF", b"RIFX", b"fLaC")  # of sounds; WebP pictures begin with RIFF, too, and say so
+NAMES = {"cxr-clip": "Radiograph", "scenes-clip": "Scene", "sounds-clip": "Sound"}  # of a model's examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Picture:
     boxes: tuple[Box, ...] = ()  # where findings are known to be
     box_sentences: tuple[int, ...] = ()  # which sentence of the example's report each box is about
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        return False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of a request that name it."""
+        return {"image_id": self.id}
 
     def put(self) -> None:
         """Hand the picture to the engine again."""
@@ -58,6 +69,49 @@ class Picture:
         return images.decode(self.data).pixels
 
 
+@dataclass(frozen=True, slots=True)
+class Sound(Picture):
+    """A sound, shown as its spectrogram; the model hears some seconds of it at once."""
+
+    duration_s: float = 0.0
+    start_s: float = 0.0  # where it begins to hear
+
+    @property
+    def is_sound(self) -> bool:
+        return True
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {"audio_id": self.id, "start_s": self.start_s}
+
+    @property
+    def mime(self) -> str:
+        return "audio/flac" if self.data[:4] == b"fLaC" else "audio/wav"
+
+    def put(self) -> None:
+        service().put_audio(self.data)
+
+    def framed(self, shape: tuple[int, int]) -> np.ndarray:
+        return self.pixels()
+
+    def pixels(self) -> np.ndarray:
+        """The spectrogram, highest frequency on top, (F, T, 1) in [0, 1]."""
+        return audio.draw(audio.decode(self.data), self.start_s)
+
+
+def upload_any(data: bytes) -> Picture:
+    """A person's own picture or sound. Raises: BadInput: it cannot be used."""
+    is_sound = data[:4] in _FIRST_BYTES and data[8:12] != b"WEBP"
+    return upload_sound(data) if is_sound else upload_picture(data)
+
+
+def upload_sound(data: bytes) -> Sound:
+    """A person's own sound. Raises: BadInput: it cannot be used."""
+    info = service().put_audio(data)
+    alt = f"Spectrogram of your sound, {info.duration_s:.1f} s"
+    return Sound(info.id, data, alt, notes=info.notes, duration_s=info.duration_s)
+
+
 def upload_picture(data: bytes) -> Picture:
     """A person's own picture; of a DICOM nothing but its pixels is kept. Raises: BadInput: it cannot be used."""
     notes: tuple[str, ...] = ()
@@ -79,56 +133,82 @@ def _without_identity(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def examples() -> tuple[ExampleRadiograph, ...]:
-    """The radiographs that ship; none if their list is missing."""
-    try:
-        return example_radiographs()
-    except NotAvailable:
-        return ()
+def examples(model: str) -> tuple[ExampleRadiograph, ...]:
+    """The examples that ship for a model; for one of the person's own, those with pictures. None without lists."""
+    shipped = shipped_examples()
+    if model in LISTS:
+        return tuple(example for example in shipped if example.model == model)
+    return tuple(example for example in shipped if not is_sound(example))
+
+
+def is_sound(example: ExampleRadiograph) -> bool:
+    return example.image.endswith(".flac")
 
 
 def find_example(key: str) -> ExampleRadiograph:
     """Raises: BadInput: no such example."""
-    for example in examples():
+    for example in shipped_examples():
         if example.key == key:
             return example
-    raise BadInput(f"unknown example {key!r}; one of {', '.join(e.key for e in examples())}", "image")
+    raise BadInput(f"unknown example {key!r}; one of {', '.join(e.key for e in shipped_examples())}", "image")
 
 
 def example_picture(key: str) -> Picture:
-    """A radiograph that ships. Raises: BadInput: no such example; NotAvailable: its file is not here."""
+    """A picture or sound that ships. Raises: BadInput: no such example; NotAvailable: its file is not here."""
     example = find_example(key)
     try:
         data = (FOLDER / example.image).read_bytes()
     except OSError:
         raise NotAvailable(f"the example {example.image} is missing from assets/examples", "image") from None
-    info = service().put_image(data)
+    width, height = example.size
     boxes = tuple(
-        Box(*(edge / _SIDE for edge in found.box), label=" ".join(filter(None, (found.side, found.kind))))
+        Box(
+            left / width, top / height, right / width, bottom / height, " ".join(filter(None, (found.side, found.kind)))
+        )
         for found in example.findings
+        for left, top, right, bottom in [found.box]
     )
-    sentences = tuple(found.sentence for found in example.findings)
-    return Picture(info.id, data, _describe(example), key, boxes, sentences, info.notes)
+    about = (_describe(example), key, boxes, tuple(found.sentence for found in example.findings))
+    if is_sound(example):
+        heard = service().put_audio(data)
+        return Sound(heard.id, data, *about, heard.notes, heard.duration_s)
+    info = service().put_image(data)
+    return Picture(info.id, data, *about, info.notes)
 
 
 def _describe(example: ExampleRadiograph) -> str:
     seen = [" ".join(filter(None, (found.side, found.kind))) for found in example.findings]
-    return "Simulated chest radiograph, " + (", ".join(seen) if seen else "no finding")
+    return _STARTS[example.model] + (", ".join(seen) if seen else "no finding")
+
+
+_STARTS = {
+    "cxr-clip": "Simulated chest radiograph, ",
+    "scenes-clip": "Drawn scene, ",
+    "sounds-clip": "Spectrogram of a sound, ",
+}
 
 
 @functools.cache
-def thumbnails() -> tuple[Thumbnail, ...]:
-    """All examples, small."""
+def thumbnails(model: str) -> tuple[Thumbnail, ...]:
+    """All examples of a model, small."""
     found = []
-    for example in examples():
-        picture = Image.open(FOLDER / example.image)
-        picture.thumbnail((96, 96))
+    for example in examples(model):
+        picture = _small(example)
         buffer = io.BytesIO()
         picture.save(buffer, "png")
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         alt = _describe(example)
-        found.append(Thumbnail(example.key, alt.removeprefix("Simulated chest radiograph, "), alt, source))
+        found.append(Thumbnail(example.key, alt.removeprefix(_STARTS[example.model]), alt, source))
     return tuple(found)
+
+
+def _small(example: ExampleRadiograph) -> Image.Image:
+    if is_sound(example):
+        drawn = audio.draw(audio.decode((FOLDER / example.image).read_bytes()))
+        return Image.fromarray((drawn[:, :, 0] * 255).astype(np.uint8)).resize((96, 96), Image.Resampling.BOX)
+    picture = Image.open(FOLDER / example.image)
+    picture.thumbnail((96, 96))
+    return picture
 
 
 # ----------------------------------------------------------------- the report

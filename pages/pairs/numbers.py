@@ -242,7 +242,7 @@ def _method_row(answer: Explained, boxes: list[Box]) -> TableRow:
 # ----------------------------------------------------------------- curves
 def bottleneck_curves(answer: Explained) -> list[tuple[Axes, list[Curve]]]:
     """Fit and compression over the steps, of the image, the words and the words' control."""
-    names = {"image": "image", "text": "words", "control_text": "words, control"}
+    names = {"image": "image", "audio": "sound", "text": "words", "control_text": "words, control"}
     groups = []
     for curve, axes in (("fit", FIT_AXES), ("compression", COMPRESSION_AXES)):
         lines = []

@@ -21,7 +21,8 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest
 from pages.pairs.board import Board
 from pages.pairs.boxes import inside
-from pages.pairs.explained import Explained
+from pages.pairs.explained import Explained, shown
+from pages.pairs.material import find_example
 from pages.pairs.numbers import (
     bottleneck_curves,
     control_rows,
@@ -46,6 +47,10 @@ from pages.shared.exports import (
 from pages.shared.figures import WORD_COLOURS, Panel, curves_svg, static_figure
 
 NO_DEVICE = "Prism is no medical device. Its maps say what a model uses, not what a patient has."
+KNOWS = {  # what models that are not about radiographs know
+    "scenes-clip": "scenes-clip knows four drawn shapes in five colours, and nothing else.",
+    "sounds-clip": "sounds-clip has heard eight synthesised sounds and no recorded one.",
+}
 SIMULATED = "cxr-clip is trained on simulated radiographs and is no medical device."
 _LEFT_OUT = "(left out)"
 
@@ -131,7 +136,7 @@ class Files:
         is_with_words = is_with_words and not board.report.lines[board.chosen].is_identity
         explained = [(k + 1, board.explained(k)) for k in board.on_page]
         explained += [(board.chosen + 1, board.compared(method)) for method in board.settings.methods[1:]]
-        image = chosen.result.arrays["pixels"]
+        image = shown(chosen.result)
         masks = [inside(box, image.shape[:2]) for box in relevant_boxes(board)]
         return cls(
             image=image,
@@ -192,6 +197,7 @@ class Files:
         request = dict(made.get("request", {}))
         if not self.has_file_digest:
             request.pop("image_id", None)
+            request.pop("audio_id", None)
         if not self.is_with_words:
             request |= {key: _LEFT_OUT for key in ("text", "sentences") if key in request}
         kept = {key: value for key, value in made.items() if key not in ("request", "values")}
@@ -228,7 +234,7 @@ _IN_FOOTER = ("Model", "Model digest (sha256)", "Seed")
 
 def said_of(settings: Settings) -> str:
     """What stands on every file."""
-    return SIMULATED if settings.model == "cxr-clip" else NO_DEVICE
+    return SIMULATED if settings.model == "cxr-clip" else KNOWS.get(settings.model, NO_DEVICE)
 
 
 def _unworded(panel: Panel, is_with_words: bool) -> Panel:
@@ -288,8 +294,9 @@ def _coloured(row: Row, limit: float) -> str:
 
 def python_lines(board: Board, is_with_words: bool = True) -> str:
     """Python that gives the same maps through `backend`."""
-    example = board.picture.example
-    source = f"assets/examples/{example}.png" if example else "picture.dcm"
+    example, is_sound = board.picture.example, board.picture.is_sound
+    source = f"assets/examples/{find_example(example).image}" if example else "sound.wav" if is_sound else "picture.dcm"
+    seen, put = ("audio", "put_audio") if is_sound else ("image", "put_image")
     text = board.sentence if is_with_words else _LEFT_OUT
     requests = [board.pair_request(method, text) for method in board.settings.methods]
     lines = [
@@ -299,20 +306,25 @@ def python_lines(board: Board, is_with_words: bool = True) -> str:
         "from backend.service import local_service",
         "",
         "service = local_service()",
-        f"image = service.put_image(Path({source!r}).read_bytes())",
+        f"{'sound' if is_sound else 'image'} = service.{put}(Path({source!r}).read_bytes())",
         f"text = {text!r}",
         "requests = [",
         *(f"    {_request_line(request)}," for request in requests),
         "]",
         "for request in requests:",
         "    result = service.run(request)",
-        '    print(request.method, result.arrays["image_map"].shape, result.values["words"])',
+        f'    print(request.method, result.arrays["{seen}_map"].shape, result.values["words"])',
     ]
     return "\n".join(lines) + "\n"
 
 
 def _request_line(request: PairMapRequest) -> str:
-    parts = ["image.id", "text", repr(request.method), repr(request.model)]
+    if request.audio_id is None:
+        parts = ["image.id", "text", repr(request.method), repr(request.model)]
+    else:
+        parts = ["audio_id=sound.id", "text=text", f"method={request.method!r}", f"model={request.model!r}"]
+    if request.start_s:
+        parts.append(f"start_s={request.start_s:g}")
     changed = changed_only(request.method, request.params)
     if changed:
         parts.append(f"params={changed!r}")

@@ -12,6 +12,7 @@ from pages.pairs import takeaway
 from pages.pairs.board import ON_A_PAGE, Board
 from pages.pairs.explained import Explained
 from pages.pairs.inputs import known_models, note_settings
+from pages.pairs.material import Sound
 from pages.pairs.numbers import (
     control_rows,
     known_boxes,
@@ -27,7 +28,7 @@ from pages.pairs.words import word_board
 from pages.shared.controls import begin
 from pages.shared.exports import Column
 from pages.shared.figures import format_value
-from pages.shared.map_grid import Arrangement, arranged_maps
+from pages.shared.map_grid import Arrangement, Axes, arranged_maps
 from pages.shared.session import escape, recall, remember
 from pages.shared.tables import draw_table
 
@@ -40,7 +41,10 @@ OTHERS = "**Prism is no medical device.** Its maps say what a model uses, not wh
 
 def show_warning(place: DeltaGenerator, model: str | None) -> None:
     """The line that is always there. Args: model: None: not chosen yet."""
-    place.warning(OTHERS if model not in (None, "cxr-clip") else SIMULATED, icon=":material/warning:")
+    if model in takeaway.KNOWS:
+        place.info(takeaway.KNOWS[model], icon=":material/info:")
+    else:
+        place.warning(OTHERS if model not in (None, "cxr-clip") else SIMULATED, icon=":material/warning:")
 
 
 # ----------------------------------------------------------------- sentence, words, maps
@@ -61,12 +65,21 @@ def show_reading(board: Board, waiting: str) -> None:
 
 def _show_large(board: Board, settings: Settings, waiting: str) -> Settings:
     """The chosen sentence's map, as large as there is room, with boxes."""
+    if isinstance(board.picture, Sound):
+        st.audio(board.picture.data, format=board.picture.mime)
     panel = large_panel(board, waiting)
     looked = arranged_maps(
         pixels(board),
         [panel],
         settings.display,
-        Arrangement("large", with_image=False, may_draw=True, boxes=tuple(known_boxes(board)), drawn=settings.box),
+        Arrangement(
+            "large",
+            with_image=False,
+            may_draw=True,
+            boxes=tuple(known_boxes(board)),
+            drawn=settings.box,
+            axes=axes_of(board.seen),
+        ),
         key="pairs.large",
         description=board.picture.alt,
     )
@@ -79,11 +92,19 @@ def pixels(board: Board) -> np.ndarray:
     """What the model sees of the picture, (H, W, C) in [0, 1], sharper than it sees it; cut out once."""
     answer = board.best_known
     shape = tuple(answer.result.arrays["pixels"].shape[:2]) if answer is not None else _input_size(board.settings.model)
-    key, kept = (board.picture.id, shape), recall("pairs.pixels")
+    key, kept = (tuple(board.picture.given.values()), shape), recall("pairs.pixels")
     if kept is None or kept[0] != key:
         kept = (key, board.picture.framed(shape))
         remember("pairs.pixels", kept)
     return kept[1]
+
+
+def axes_of(seen: Result) -> Axes | None:
+    """Time and frequency, where the picture is a spectrogram."""
+    sound = seen.values.get("sound")
+    if sound is None:
+        return None
+    return Axes(sound["start_s"], sound["start_s"] + sound["duration_s"], tuple(sound["edges_hz"]))
 
 
 def _input_size(model: str) -> tuple[int, int]:
@@ -179,7 +200,9 @@ def _show_sentences(board: Board, waiting: str) -> None:
         pixels(board),
         sentence_panels(board, waiting),
         board.settings.display,
-        Arrangement(with_image=False, with_tools=False, is_pickable=True, picked=str(board.chosen)),
+        Arrangement(
+            with_image=False, with_tools=False, is_pickable=True, picked=str(board.chosen), axes=axes_of(board.seen)
+        ),
         key="pairs.sentences",
         description=board.picture.alt,
     )
@@ -194,7 +217,13 @@ def _show_methods(board: Board, waiting: str) -> None:
         pixels(board),
         method_panels(board, waiting),
         board.settings.display,
-        Arrangement(with_image=False, with_tools=False, boxes=tuple(known_boxes(board)), drawn=board.settings.box),
+        Arrangement(
+            with_image=False,
+            with_tools=False,
+            boxes=tuple(known_boxes(board)),
+            drawn=board.settings.box,
+            axes=axes_of(board.seen),
+        ),
         key="pairs.methods_maps",
         description=board.picture.alt,
     )

@@ -42,6 +42,13 @@ function percentile(sorted, percent) {
   return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
 }
 
+/** How far up a spectrogram a frequency lies, in shares of its height; null: not on it. */
+function shareOfHertz(hertz, edges) {
+  const above = edges.findIndex((edge) => edge >= hertz);
+  if (above < 1) return null;
+  return (above - 1 + (hertz - edges[above - 1]) / (edges[above] - edges[above - 1])) / (edges.length - 1);
+}
+
 class MapGrid {
   constructor(root) {
     this.root = root;
@@ -296,6 +303,7 @@ class MapGrid {
     context.globalAlpha = 1;
     this.drawOutline(context, width, height);
     this.drawBoxes(context, width, height, ratio);
+    if (this.header.arrangement.axes) this.drawAxes(context, width, height, ratio);
     this.drawCross(context, width, height, ratio);
   }
 
@@ -327,6 +335,45 @@ class MapGrid {
     }
   }
 
+  /** Seconds along the lower side and hertz along the left one, inside the picture. */
+  drawAxes(context, width, height, ratio) {
+    const { start_s, end_s, edges_hz } = this.header.arrangement.axes, { zoom, x, y } = this.window;
+    const steps = [0.05, 0.1, 0.25, 0.5, 1, 2, 5], step = steps.find((s) => (end_s - start_s) / zoom / s <= width / ratio / 56) ?? 10;
+    context.font = `${11 * ratio}px system-ui, sans-serif`;
+    context.fillStyle = "#fff";
+    context.strokeStyle = "rgba(0,0,0,.85)";
+    context.lineWidth = 3 * ratio;
+    context.lineJoin = "round";
+    const write = (text, left, top, line) => {
+      context.strokeText(text, left, top);
+      context.fillText(text, left, top);
+      context.fillRect(...line);
+    };
+    context.textAlign = "center";
+    for (let second = Math.ceil(start_s / step) * step; second <= end_s; second += step) {
+      const left = ((second - start_s) / (end_s - start_s) - x) * zoom * width;
+      if (left < 34 * ratio || left > width - 12 * ratio) continue;
+      write(`${formatValue(second)} s`, left, height - 6 * ratio, [left - ratio / 2, height - 4 * ratio, ratio, 4 * ratio]);
+    }
+    context.textAlign = "left";
+    let last = Infinity;
+    for (const hertz of [125, 250, 500, 1000, 2000, 4000, 8000]) {
+      const share = shareOfHertz(hertz, edges_hz);
+      const top = share === null ? -1 : (1 - share - y) * zoom * height;
+      if (top < 9 * ratio || top > height - 18 * ratio || last - top < 14 * ratio) continue;
+      last = top;
+      write(hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`, 6 * ratio, top + 4 * ratio, [0, top - ratio / 2, 4 * ratio, ratio]);
+    }
+  }
+
+  /** Where the cross-hair is, in words of the axes. */
+  placeOf({ u, v }) {
+    const { start_s, end_s, edges_hz } = this.header.arrangement.axes;
+    const band = (1 - v) * (edges_hz.length - 1), below = Math.min(Math.floor(band), edges_hz.length - 2);
+    const hertz = edges_hz[below] + (band - below) * (edges_hz[below + 1] - edges_hz[below]);
+    return `${(start_s + u * (end_s - start_s)).toFixed(2)} s, ${Math.round(hertz)} Hz`;
+  }
+
   drawCross(context, width, height, ratio) {
     if (!this.cross) return;
     const left = (this.cross.u - this.window.x) * this.window.zoom * width;
@@ -350,6 +397,7 @@ class MapGrid {
       const row = this.pixelOf(this.cross.v, panel.height || this.image.height);
       card.value.textContent = panel.values ? signOf(panel.values[row * panel.width + column], panel.signed)
         : panel.key === "image" ? `row ${row}, col ${column}` : "";
+      if (panel.values && this.header.arrangement.axes) card.value.textContent += ` at ${this.placeOf(this.cross)}`;
     }
   }
 
