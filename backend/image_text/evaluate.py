@@ -150,7 +150,7 @@ def read_row(text: str) -> Row:
 
 # ----------------------------------------------------------------- settings to choose from
 _BETA = 0.1  # the paper's
-_FIRST_ROUND, _FINALISTS = 24, 3  # samples on which all settings are tried; the best of them are tried on all samples
+_FIRST_ROUND, _FINALISTS = 24, 2  # samples on which all settings are tried; the best of them are tried on all samples
 
 
 def grid_of(row: Row, tower: Tower, has_statistics: bool) -> list[dict[str, Any]]:
