@@ -368,7 +368,7 @@ def test_a_person_logs_in_and_the_pages_work(visitor, closed_app):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("path", ["", "path-attribution", "additive-decoder", "api/"])
+@pytest.mark.parametrize("path", ["", "path-attribution", "api/"])
 def test_pages_break_none_of_their_policies_and_call_nobody(visitor, app_url, path):
     """No message of a refused script, style or address; no request to another machine: no telemetry."""
     said, hosts = [], set()
