@@ -95,6 +95,19 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def is_running(pid: int) -> bool:
+    """Is there a process of this number? Where that cannot be asked without harm (Windows), yes."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 class Jobs(Protocol):
     """What pages and API may ask of a queue, here or on another machine."""
 
@@ -219,9 +232,21 @@ class JobQueue:
         shutil.rmtree(self._path(status.id), ignore_errors=True)
 
     def resume(self) -> None:
-        """Take up jobs that an earlier process left unfinished. Called when the app starts."""
+        """Take up jobs that an earlier process left unfinished, and clear away what it had half written.
+
+        Called when the app starts.
+        """
+        self._remove_drafts()
         if any(status.state not in ENDED for status in self.list()):
             self._start_worker()
+
+    def _remove_drafts(self) -> None:
+        """Delete the drafts of `write_atomically` whose process is gone."""
+        for draft in self.folder.glob("*/.*"):
+            _, _, pid_and_thread = draft.name.partition(".json.")
+            pid, _, thread = pid_and_thread.partition(".")
+            if pid.isdecimal() and thread.isdecimal() and not is_running(int(pid)):
+                draft.unlink(missing_ok=True)
 
     # ------------------------------------------------------------- working
     def _path(self, job_id: str) -> Path:
@@ -265,6 +290,8 @@ class JobQueue:
 
     def _run(self, status: JobStatus) -> None:
         folder = self._path(status.id)
+        for part in folder.rglob("*.part"):  # of a process that was killed: the job's lock is held here
+            part.unlink(missing_ok=True)
         cancel_marker = folder / "cancel"
         cancel_marker.unlink(missing_ok=True)
         written = 0.0
