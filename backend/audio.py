@@ -16,6 +16,7 @@ from backend.limits import LIMITS, MIB, Limits
 from backend.models.spectrograms import LogMel, resample
 
 FORMATS = ("WAV", "WAVEX", "FLAC")
+SHIPPED = LogMel()  # how the model that ships hears
 _FIELD = "audio"
 _MAGIC = (b"RIFF", b"RIFX", b"fLaC")
 
@@ -112,7 +113,7 @@ def hear(sound: DecodedAudio, hearing: LogMel, start_s: float = 0.0) -> tuple[np
         notes.append(
             f"the model hears {hearing.duration_s:.1f} s at once: from {start_s:.1f} s on, of {sound.duration_s:.1f} s"
         )
-    elif len(samples) < hearing.n_samples:
+    if len(samples) < hearing.n_samples:
         notes.append(f"silence added up to the {hearing.duration_s:.1f} s that the model hears")
     heard = np.pad(samples, (0, max(0, hearing.n_samples - len(samples))))[: hearing.n_samples]
     if not np.abs(heard).max() > 0:
@@ -120,7 +121,7 @@ def hear(sound: DecodedAudio, hearing: LogMel, start_s: float = 0.0) -> tuple[np
     return heard, notes
 
 
-def draw(sound: DecodedAudio, start_s: float = 0.0, hearing: LogMel = LogMel()) -> np.ndarray:
+def draw(sound: DecodedAudio, start_s: float = 0.0, hearing: LogMel = SHIPPED) -> np.ndarray:
     """The spectrogram as a picture, highest frequency on top, (F, T, 1) in [0, 1]."""
     return hearing(hear(sound, hearing, start_s)[0])[::-1, :, None].copy()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from backend.catalog import PAIRS
 from backend.models.clip import ImageTextPair, build_network, pair_of_card
 from backend.models.library import Library
+from backend.models.spectrograms import LogMel
 from backend.models.tokenizers import WordTokenizer
 from backend.runtime import Runtime
 from backend.service import LocalService
@@ -44,6 +46,21 @@ def network_of(kind: str, images: str = "rgb") -> dict[str, Any]:
     }
 
 
+HEARING = LogMel(8000, 256, 64, 32, 48)  # .384 s
+
+
+def hearing_network(pool_type: str = "tok") -> dict[str, Any]:
+    """A card's `network` of a pair that hears, too."""
+    network = network_of("vit")
+    audio = {**network["vision_cfg"], "image_size": [HEARING.n_mels, HEARING.n_frames], "pool_type": pool_type}
+    return {**network, "audio_cfg": audio, "spectrogram": asdict(HEARING)}
+
+
+def hearing_pair(pool_type: str = "tok", seed: int = 0) -> ImageTextPair:
+    network = hearing_network(pool_type)
+    return pair_of_card("tiny-hearing", network, make_module(network, seed), f"digest of hearing {pool_type} {seed}")
+
+
 def make_module(network: dict[str, Any], seed: int = 0) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,7 +76,7 @@ def tiny_pair(
 
 def write_pair(folder: Path, key: str = "cxr-clip", kind: str = "vit", images: str = "radiograph") -> Path:
     """Weights and card of a tiny pair, in the layout of models that ship."""
-    network = network_of(kind, images)
+    network = hearing_network() if key == "sounds-clip" else network_of(kind, images)
     data = save({name: tensor.contiguous() for name, tensor in make_module(network).state_dict().items()})
     (folder / f"{key}.safetensors").write_bytes(data)
     card = {"network": network, "architecture": "prism:clip", "sha256": hashlib.sha256(data).hexdigest()}

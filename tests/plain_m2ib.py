@@ -17,7 +17,7 @@ class PlainBottleneck:
     def __init__(self, pair: ImageTextPair, modality: str, layer: int) -> None:
         self.pair, self.modality = pair, modality
         pair.module.requires_grad_(True)
-        owner = pair.module.visual if modality == "image" else pair.module
+        owner = {"image": pair.module.visual, "text": pair.module}.get(modality) or pair.module.audio
         if hasattr(owner, "layer1"):
             self.block = [owner.layer1, owner.layer1, owner.layer2, owner.layer3, owner.layer4][layer]
         else:
@@ -57,10 +57,12 @@ class PlainBottleneck:
 
     def features(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         module = self.pair.module
+        if self.modality == "audio":
+            return module.audio(module.audio.normalise(image)), module.encode_text(ids)
         return module.encode_image(module.normalise(image)), module.encode_text(ids)
 
     def length(self, hidden: Tensor, ids: Tensor) -> int:
-        return hidden.shape[1] if self.modality == "image" else int(ids[0].argmax()) + 1
+        return int(ids[0].argmax()) + 1 if self.modality == "text" else hidden.shape[1]
 
 
 def _as_tokens(output: Tensor) -> Tensor:

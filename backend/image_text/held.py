@@ -16,9 +16,10 @@ from torch import Tensor
 
 from backend import images as decoding
 from backend.audio import DecodedAudio, hear
+from backend.audio import decode as decode_audio
 from backend.catalog import EXAMPLES
 from backend.errors import BadInput, NotAvailable
-from backend.examples import example_bytes
+from backend.examples import FOLDER, example_bytes
 from backend.image_text.problem import Statistics
 from backend.models import weights
 from backend.models.clip import ImageTextPair
@@ -94,14 +95,27 @@ def _read(pair: ImageTextPair, folder: Path) -> Held:
 def _shipped_strangers(pair: ImageTextPair, notes: tuple[str, ...] = ()) -> Held:
     """Photographs and drawn objects, and their names as captions."""
     shown = [example for example in EXAMPLES.values() if example.image.startswith(("photo:", "object-"))]
+    sounds, about = _shipped_sounds(pair), ""
+    if sounds is not None:
+        about = f" and {len(sounds)} sounds"
     pixels = torch.cat([model_input(decoding.decode(example_bytes(e.key)[0]), pair)[0] for e in shown])
     with torch.no_grad():
         return Held(
             pair.embed_images(pixels),
             pair.embed_texts([f"a photo of a {example.label}" for example in shown]),
-            origin=f"{len(shown)} photographs and drawings that ship with Prism",
+            origin=f"{len(shown)} photographs and drawings{about} that ship with Prism",
             notes=notes,
+            sounds=sounds,
         )
+
+
+def _shipped_sounds(pair: ImageTextPair) -> Tensor | None:
+    """Unit vectors of the sounds among the examples; None: the pair hears nothing."""
+    if pair.spectrogram is None:
+        return None
+    files = sorted(FOLDER.glob("sound-*.flac"))
+    with torch.no_grad():
+        return torch.cat([pair.embed_audio(sound_input(decode_audio(file.read_bytes()), pair)[0]) for file in files])
 
 
 def sound_input(sound: DecodedAudio, pair: ImageTextPair, start_s: float = 0.0) -> tuple[Tensor, list[str]]:
