@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from streamlit.testing.v1 import AppTest
 
 from backend import archives, jobs, tables
@@ -18,6 +20,7 @@ from backend.additive_decoding.sources import read_pictures
 from backend.errors import BadInput
 from backend.jobs import JobQueue
 from backend.limits import Limits
+from backend.models.additive_decoder import LINKS, Autoencoder
 from pages.decoder import own_pictures
 
 N, SIDE = 60, 16
@@ -223,6 +226,26 @@ def test_a_training_on_kept_pictures_is_a_job_and_is_forgotten_with_them(home, t
     assert not list((tmp_path / "data").iterdir()) and not own_store.trainings(home)
 
 
+@pytest.mark.parametrize("link", LINKS)
+def test_decoders_add_to_the_mean_picture_and_bring_it_along(home, tmp_path, link):
+    """Without any block, a decoder of own pictures answers their mean, at every side it grows to."""
+    images = own_store.PREFIX + own_store.keep(pictures())
+    card = home.attach(home.submit("train", job_of(images, link=link)))
+    assert card["network"]["background"] is True
+    folder = next((tmp_path / "jobs").glob("*/own-images.safetensors")).parent
+    state = load_file(folder / "own-images.safetensors")
+    mean, contrast = read_pictures(images, SIDE).background()
+    torch.testing.assert_close(state["decoder.background"].float(), mean, atol=1e-3, rtol=0)
+    assert float(state["decoder.contrast"]) == pytest.approx(contrast, abs=1e-3)
+    model = Autoencoder(**card["network"])
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    for net in model.decoder.nets:
+        net.profiles.weight.data.zero_()
+        net.profiles.bias.data.zero_()
+    torch.testing.assert_close(model.decode(torch.zeros(1, 2))[0], mean, atol=2e-3, rtol=0)
+    assert model.decoder.standardise(mean[None]).sub(1).abs().max() < 0.01
+
+
 def test_pictures_that_were_forgotten_fail_with_their_sentence(home):
     job = home.submit("train", job_of(own_store.PREFIX + "0" * 64))
     with pytest.raises(BadInput, match="were forgotten; bring them again"):
@@ -274,6 +297,7 @@ def test_pictures_with_a_table_are_trained_on_and_told(desk):
     queue.attach(job.id)
     recipe = job.args["recipe"]
     assert (recipe["kind"], recipe["block_sizes"], recipe["scene"]) == ("masked", [2, 1], {"side": 32})
+    assert recipe["encoder"] == "convolutional", "these pictures are grey"
     page.run()
     assert "Masked decoder of scenes.zip" in texts(page) and "0.0500" in texts(page) and "97.5" in texts(page)
     page.button(key=f"decoder.own.forget.{job.id}").click().run()

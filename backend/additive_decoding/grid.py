@@ -40,7 +40,7 @@ def render_blocks(
         axes: which blocks vary.
     """
     check_axes(decoder, axes)
-    rest = rows.new_full((3, decoder.side, decoder.side), decoder.white)
+    rest = rows.new_zeros(3, decoder.side, decoder.side) + decoder.white
     for i in range(len(decoder.blocks)):
         if i not in axes:
             rest = rest + decoder.render_block(i, decoder.block_latents(still[None], i))[0]

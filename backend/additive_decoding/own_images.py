@@ -34,6 +34,7 @@ def report(model: Autoencoder, source: StoredPictures, folder: Path, key: str) -
     first, second = (codes[:, list(block)] for block in model.blocks[:2])
     n = min(GRID_SIDE, len(codes) // 2)
     images = grid.draw_grid(model.decoder, first[:n], second[n : 2 * n], codes[0])
+    folder.mkdir(parents=True, exist_ok=True)
     lent = source.draw(scenes[: 2 * n], source.side)
     Image.fromarray(_sheet(images.cpu(), lent[:n], lent[n:])).save(folder / f"{key}-grid.png")
     return {

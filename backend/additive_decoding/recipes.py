@@ -156,7 +156,7 @@ _BLOCKS = Recipe(
     starts=8, start_steps=1000, start_rate=6e-3, steps=4000, rate=3e-3,
 )  # fmt: skip
 _FOUR_BLOCKS = dataclasses.replace(
-    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=4, start_steps=1800, steps=9000
+    _BLOCKS, scene=_FOUR, encoder="sharp position", width=128, first_scale=4.0, starts=4, start_steps=1800, steps=20_000
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -184,8 +184,12 @@ LIVE_PLANE = dataclasses.replace(
 )
 
 
-# Pictures that a user has: colour need not tell objects apart, so the encoder convolves.
-OWN_IMAGES = dataclasses.replace(_L, encoder="convolutional", width=128, rank=24, first_scale=2.0, first_bias=1.5)
+# Pictures that a user has: decoders add to their mean picture. Where colour does not tell objects apart, encoder
+# "convolutional" does better.
+OWN_IMAGES = dataclasses.replace(
+    _BLOCKS, scene=_SCALARS, support="l", width=128, rank=24, starts=6, start_side=16, start_steps=500, start_rate=4e-3,
+    steps=2500,
+)  # fmt: skip
 
 
 OTHERS = {"live": LIVE, "live-plane": LIVE_PLANE, "own-images": OWN_IMAGES}  # of models that do not ship

@@ -18,6 +18,7 @@ from backend.additive_decoding.supports import Support
 from backend.errors import BadInput
 from backend.models.additive_decoder import Blocks, check_blocks, shrink
 
+_LEAST_CONTRAST = 1e-3  # of pictures that hardly differ
 HELD_OUT = 0.1  # share of a user's pictures that training never sees
 
 
@@ -85,6 +86,16 @@ class StoredPictures:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
         cut = max(1, int(HELD_OUT * n))
         self._held, self._trained = order[:cut], order[cut:]
+
+    def background(self) -> tuple[Tensor, float]:
+        """The mean of the pictures that are trained on, (3, side, side), and the root mean square around it."""
+        count, total, square = len(self._trained), 0.0, 0.0
+        for part in self._trained.split(500):
+            images = self.draw(part, self.side).double()
+            total, square = total + images.sum(0), square + images.square().sum(0)
+        mean = total / count
+        spread = (square / count - mean.square()).mean().clamp_min(0).sqrt()
+        return mean.float(), max(float(spread), _LEAST_CONTRAST)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         return self._trained[torch.randint(len(self._trained), (n,), generator=generator)]

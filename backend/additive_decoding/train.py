@@ -67,6 +67,7 @@ def network_of(recipe: Recipe, side: int | None = None, blocks: Blocks | None = 
         "first_bias": recipe.first_bias,
         "final_side": recipe.scene.side,
         "first": recipe.first,
+        **({"background": True} if recipe.images else {}),
     }
 
 
@@ -173,6 +174,10 @@ class _Run:
                 build(recipe, recipe.start_side, self.source.blocks)
                 for _ in range(recipe.starts if recipe.start_steps else 1)
             ]
+        if isinstance(self.source, StoredPictures):
+            for model in small:
+                model.decoder.set_background(*self.source.background())
+        self.buffers = {name: buffer.to(device) for name, buffer in small[0].named_buffers()}  # the same for all starts
         self.skeleton = _Reconstruct(copy.deepcopy(small[0]).to("meta"), recipe.hessian_weight)
         self.model = small[0]  # stands in until one is chosen
         weights = {k: v.detach().to(device) for k, v in stack_module_state(small)[0].items()}
@@ -243,7 +248,7 @@ class _Run:
     def _loss_of(
         self, weights: dict[str, Tensor], images: Tensor, noise: Tensor, signs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        named = {f"model.{name}": tensor for name, tensor in weights.items()}
+        named = {f"model.{name}": tensor for name, tensor in (weights | self.buffers).items()}
         return functional_call(self.skeleton, named, (images, noise, signs))
 
     def _signs(self, n: int) -> Tensor:
@@ -274,7 +279,7 @@ class _Run:
 
     def _start_model(self, i: int) -> Autoencoder:
         model = copy.deepcopy(self.skeleton.model).to_empty(device=self.device)
-        model.load_state_dict({name: tensor.detach()[i] for name, tensor in self.weights.items()})
+        model.load_state_dict({name: tensor.detach()[i] for name, tensor in self.weights.items()} | self.buffers)
         return model
 
     def _report(self, starts: list[int], chosen: int | None) -> None:

@@ -32,6 +32,13 @@ def apply_link(link: Link, values: Tensor) -> Tensor:
     return torch.sigmoid(values) if link == "sigmoid" else torch.exp(values)
 
 
+def undo_link(link: Link, images: Tensor) -> Tensor:
+    """What the link turns into these images, kept finite; any shape."""
+    if link == "identity":
+        return images
+    return torch.logit(images, 0.02) if link == "sigmoid" else images.clamp_min(0.02).log()
+
+
 def check_blocks(blocks: Sequence[Sequence[int]], n_latents: int) -> Blocks:
     """A partition of the latents.
 
@@ -242,7 +249,30 @@ class Decoder(nn.Module):
         if link not in LINKS:
             raise BadInput(f"unknown link {link!r}; one of {', '.join(LINKS)}", "link")
         self.blocks, self.side, self.link = blocks, side, link
-        self.white = WHITE[link]
+        self.background: Tensor | None = None  # (3, F, F) in [0, 1]; None: white
+        self.contrast: Tensor | None = None  # root mean square of images around it
+
+    @property
+    def white(self) -> float | Tensor:
+        """What all blocks add to, before the link: white, or a background of its own, (3, S, S)."""
+        if self.background is None:
+            return WHITE[self.link]
+        return undo_link(self.link, shrink(self.background, self.side))
+
+    def set_background(self, background: Tensor, contrast: float) -> None:
+        """Add to this picture instead of white, and let the encoder see what differs from it in units of `contrast`.
+
+        Args: background: (3, F, F) in [0, 1], F a multiple of every side that the decoder grows to.
+        """
+        for name, value in (("background", background), ("contrast", torch.tensor(contrast))):
+            delattr(self, name)
+            self.register_buffer(name, value)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Images as the encoder takes them: 1 is the background, or white; (N, 3, S, S)."""
+        if self.background is None:
+            return images
+        return 1.0 + (images - shrink(self.background, images.shape[-1])) / self.contrast
 
     def block_latents(self, latents: Tensor, i: int) -> Tensor:
         """The latents of block i, in its order; (N, d) -> (N, size of the block)."""
@@ -361,7 +391,9 @@ class Autoencoder(nn.Module):
         first_bias: float = 2.0,
         final_side: int = 64,
         first: First = "silu",
+        background: bool = False,
     ) -> None:
+        """background: the decoder adds to a picture that comes with the weights, not to white."""
         super().__init__()
         if kind not in _DECODERS:
             raise BadInput(f"unknown decoder {kind!r}; one of {', '.join(KINDS)}", "kind")
@@ -371,6 +403,8 @@ class Autoencoder(nn.Module):
         width = equal_width(kind, checked, final_side, width, rank)  # counted at the side it is to have in the end
         start = {"first_scale": first_scale, "first_bias": first_bias, "first": first}
         self.decoder = _DECODERS[kind](checked, side, width, rank, link, **start)
+        if background:
+            self.decoder.set_background(torch.ones(3, final_side, final_side), 1.0)
 
     @property
     def blocks(self) -> Blocks:
@@ -386,7 +420,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] -> (N, latents)."""
-        return self.encoder(images)
+        return self.encoder(self.decoder.standardise(images))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, latents) -> (N, 3, S, S), in [0, 1] up to the error of the fit."""

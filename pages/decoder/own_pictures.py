@@ -21,6 +21,8 @@ from pages.shared.session import escape, forget, jobs, recall, remember
 
 SIDE = 64  # pixels that the pictures of an archive are brought to
 SIDES = {32: "32 × 32", 64: "64 × 64"}
+ENCODERS = {"position": "In colour", "convolutional": "In shape or place only"}
+GREYISH = 24  # of 255: how far channels differ in pictures without colour
 SHOWN = 12  # pictures
 EVERY_S = 1.0  # how often a running job is looked at
 WHAT = (
@@ -76,7 +78,7 @@ def _begin(name: str, data: bytes) -> None:
     is_archive = name.lower().endswith(".zip")
     files = archives.open_archive(data) if is_archive else None
     sprites = None if is_archive else own_data.read_sprites(data)
-    for key in ("read", "sizes", "table", "table_seen", "table_refusal", "factors", "names"):
+    for key in ("read", "sizes", "encoder", "table", "table_seen", "table_refusal", "factors", "names"):
         forget(f"decoder.own.{key}")
     remember("decoder.own.name", name)
     remember("decoder.own.files", files)
@@ -165,6 +167,7 @@ def _offer_training(pictures: OwnPictures) -> None:
     begin("decoder.own.sizes", ", ".join(map(str, pictures.sizes)) if len(pictures.sizes) > 1 else "2, 2")
     begin("decoder.own.side", 32)
     begin("decoder.own.kind", "additive")
+    begin("decoder.own.encoder", "position" if _has_colour(pictures) else "convolutional")
     begin("decoder.own.seed", 0)
     text = st.text_input(
         "Sizes of the blocks",
@@ -182,6 +185,14 @@ def _offer_training(pictures: OwnPictures) -> None:
         kind = st.segmented_control(
             "Decoder", list(KIND_TITLES), format_func=KIND_TITLES.get, key="decoder.own.kind", required=True
         )
+        encoder = st.segmented_control(
+            "How objects differ",
+            list(ENCODERS),
+            format_func=ENCODERS.get,
+            key="decoder.own.encoder",
+            required=True,
+            help="Which encoder looks at the pictures: one that finds where each colour is, or one of convolutions.",
+        )
         side = st.segmented_control("Pixels", list(SIDES), format_func=SIDES.get, key="decoder.own.side", required=True)
         seed = st.number_input("Training seed", 0, 10_000, key="decoder.own.seed", width=140)
         is_wanted = st.button(
@@ -193,6 +204,7 @@ def _offer_training(pictures: OwnPictures) -> None:
         recipe = {
             "base": own_store.RECIPE,
             "kind": kind,
+            "encoder": encoder,
             "images": images,
             "block_sizes": list(sizes),
             "scene": {"side": side},
@@ -208,6 +220,11 @@ def _offer_training(pictures: OwnPictures) -> None:
             jobs().submit("train", args)
         except PrismError as error:
             refused(error.sentence)
+
+
+def _has_colour(pictures: OwnPictures) -> bool:
+    shown = pictures.pixels[:SHOWN].astype(int)
+    return int((shown.max(-1) - shown.min(-1)).max()) > GREYISH
 
 
 def _say_blocks(sizes: Sequence[int], names: Sequence[str]) -> str:
