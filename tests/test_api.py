@@ -19,7 +19,7 @@ PICTURE = base64.b64encode(encode_png(STROKES)).decode()
 
 @pytest.fixture(scope="module")
 def client(app_url) -> Client:
-    return Client(f"{app_url}/api", verbose=False)
+    return Client(f"{app_url}/api", verbose=False, httpx_kwargs={"timeout": 120})
 
 
 def post(app_url: str, endpoint: str, *arguments) -> httpx.Response:

@@ -26,7 +26,7 @@ QUICK = {"n_steps": 2, "samples": 1}
 
 @pytest.fixture(scope="module")
 def client(app_url) -> Client:
-    return Client(f"{app_url}/api", token=False, verbose=False)
+    return Client(f"{app_url}/api", token=False, verbose=False, httpx_kwargs={"timeout": 120})
 
 
 CASES = {
