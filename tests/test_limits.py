@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from backend.errors import BadInput
-from backend.limits import Limits
+from backend.limits import MIB, Limits
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,3 +68,10 @@ def test_the_process_ends_at_its_start_with_the_sentence():
     )
     assert answer.returncode == 1
     assert answer.stderr == "prism: the limit max_rows is -1; expected a whole number above zero\n"
+
+
+def test_what_the_pages_take_and_what_the_guard_lets_through_agree():
+    """The front end has a limit of its own for uploads, in its own file."""
+    front_end = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["server"]["maxUploadSize"] * MIB
+    limits = Limits()
+    assert max(limits.max_weights_bytes, limits.max_archive_bytes) <= front_end < limits.max_page_body_bytes
