@@ -553,7 +553,7 @@ BENCHES = {"scenes-clip": "backend.scenes.bench", "sounds-clip": "backend.sounds
 def shipped_bench(pair: ImageTextPair, held: Held, n: int) -> Bench:
     """The pairs that a shipped model is judged on: those of its own kind; simulated radiographs for all others."""
     if pair.key in BENCHES:
-        return importlib.import_module(BENCHES[pair.key]).bench(pair, held, n, n)
+        return importlib.import_module(BENCHES[pair.key]).bench(pair, held, n, min(n, 40))
     return radiograph_bench(pair, held, n, n)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backend.image_text.evaluate import Bench, Sample
 from backend.image_text.held import Held
-from backend.image_text.hold import CHOOSING, Material
+from backend.image_text.hold import Material
 from backend.models.clip import ImageTextPair
 from backend.scenes.captions import RELATIONS, draw_caption, noun, relation, relation_caption
 from backend.scenes.data import scenes
@@ -21,6 +21,7 @@ from backend.scenes.draw import COLOURS, SHAPES, Scene
 KEY_WORDS = frozenset((*COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), "left", "above", "two"))
 TYPES = ("one", "repeated", *RELATIONS)  # of captions: shares of a table are equal
 _HELD = 400  # scenes for statistics and strangers
+_CHOSEN_ON = 24  # pairs for settings
 
 
 def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:
@@ -42,13 +43,13 @@ def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:
 
 def material(pair: ImageTextPair) -> Material:
     """What statistics, strangers and settings are made from: the validation split."""
-    drawn = scenes("validation", _HELD + 4 * CHOOSING)
+    drawn = scenes("validation", _HELD + 4 * _CHOSEN_ON)
     random = np.random.default_rng(0)
     nothing = Held(torch.zeros(0, 1), torch.zeros(0, 1))
     return Material(
         [pixels_of(scene, pair) for scene in drawn[:_HELD]],
         [draw_caption(scene.things, random).text for scene in drawn[:_HELD] for _ in range(2)],
-        Bench(pair, nothing, samples(drawn[_HELD:], CHOOSING, pair), (), region="mask", key_words=KEY_WORDS),
+        Bench(pair, nothing, samples(drawn[_HELD:], _CHOSEN_ON, pair), (), region="mask", key_words=KEY_WORDS),
         "drawn scenes of the validation split",
     )
 

@@ -15,7 +15,8 @@ from backend.scenes.draw import COLOURS, KINDS, SHAPES, Thing
 
 HALVES = ("left", "right", "top", "bottom")
 RELATIONS = ("left of", "above")  # "right of" and "below" are these, turned round
-_BINS = tuple(f"{axis}{k}" for axis in "xy" for k in range(4))  # where a thing is, more finely; in no caption
+_N_BINS = 4
+BINS = tuple(f"{axis}{k}" for axis in "xy" for k in range(_N_BINS))  # where a thing is, more finely; in no caption
 _MARGIN = 0.08  # of the side: centres nearer than that stand in no relation
 _HALF = 0.42  # of the side, where left and top end
 _SAYINGS = {
@@ -36,11 +37,13 @@ def relation(one: Thing, name: str, other: Thing) -> bool:
     return (other.x - one.x if name == "left of" else other.y - one.y) > _MARGIN
 
 
+PLACED = tuple(f"{kind}|{part}" for kind in KINDS for part in BINS)  # each token learns to say these of its place
 FINER = (
+    *PLACED,
     *COLOURS,
     *SHAPES,
     *(f"{kind}|two" for kind in KINDS),
-    *(f"{kind}|{part}" for kind in KINDS for part in (*HALVES, *_BINS)),
+    *(f"{kind}|{half}" for kind in KINDS for half in HALVES),
     *(
         f"{a}|{name}|{b}"
         for names in (KINDS, SHAPES, tuple(COLOURS))
@@ -61,7 +64,7 @@ def _keys(things: Sequence[Thing]) -> Iterator[str]:
     for thing in things:
         yield from names_of(thing)
         yield from (f"{thing.kind}|{half}" for half in halves_of(thing))
-        yield from (f"{thing.kind}|{axis}{min(3, int(4 * at))}" for axis, at in (("x", thing.x), ("y", thing.y)))
+        yield from placed_keys(thing)
         if kinds.count(thing.kind) > 1:
             yield f"{thing.kind}|two"
     for one in things:
@@ -69,6 +72,12 @@ def _keys(things: Sequence[Thing]) -> Iterator[str]:
             for name in RELATIONS:
                 if one is not other and relation(one, name, other):
                     yield from (f"{a}|{name}|{b}" for a, b in zip(names_of(one), names_of(other), strict=True))
+
+
+def placed_keys(thing: Thing) -> tuple[str, str]:
+    """In which quarter of the width and of the height it lies."""
+    x, y = (min(_N_BINS - 1, int(_N_BINS * at)) for at in (thing.x, thing.y))
+    return f"{thing.kind}|x{x}", f"{thing.kind}|y{y}"
 
 
 def halves_of(thing: Thing) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.image_text.corpus import Corpus, make_corpus
-from backend.scenes.captions import FINER, draw_caption, keys_of, vocabulary
+from backend.scenes.captions import FINER, PLACED, draw_caption, keys_of, placed_keys, vocabulary
 from backend.scenes.draw import KINDS, Scene, draw_scene
 
 VERSION = 1  # raised when the same numbers draw something else
 _NUMBERS = {"train": 0, "validation": 1, "test": 2, "examples": 3}  # enter the seeds
 _CELL = 8  # pixels along a cell of the corpus' `dense`
+_CHANNELS = {key: k for k, key in enumerate((*KINDS, *PLACED))}  # of `dense`, as the first of the corpus' keys
 _GAIN = 1.5  # a cell that a shape fills by two thirds counts as full
 
 
@@ -54,11 +55,17 @@ def scene_corpus(drawn: list[Scene]) -> Corpus:
 
 
 def _cells(drawn: Scene) -> np.ndarray:
-    """How much of each cell each kind fills, times 255, (kinds, S / 8, S / 8) uint8."""
+    """How much of each cell each kind fills, and each kind in each part of the picture, times 255.
+
+    So a token learns to say of what it sees where that is: the mean over tokens, which the model pools, carries it.
+    Returns: (kinds + placed, S / 8, S / 8) uint8.
+    """
     side = len(drawn.pixels) // _CELL
-    dense = np.zeros((len(KINDS), side, side), np.uint8)
+    dense = np.zeros((len(_CHANNELS), side, side), np.uint8)
     for thing in drawn.things:
         share = thing.mask.reshape(side, _CELL, side, _CELL).mean((1, 3))
-        channel = dense[KINDS.index(thing.kind)]
-        np.maximum(channel, (np.minimum(share * _GAIN, 1) * 255).astype(np.uint8), out=channel)
+        cells = (np.minimum(share * _GAIN, 1) * 255).astype(np.uint8)
+        for key in (thing.kind, *placed_keys(thing)):
+            channel = dense[_CHANNELS[key]]
+            np.maximum(channel, cells, out=channel)
     return dense

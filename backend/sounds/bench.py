@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backend.image_text.evaluate import Bench, Sample
 from backend.image_text.held import Held
-from backend.image_text.hold import CHOOSING, Material
+from backend.image_text.hold import Material
 from backend.models.clip import ImageTextPair
 from backend.sounds.captions import draw_caption, sentence
 from backend.sounds.data import clips, generator_of, picture_of
@@ -16,6 +16,7 @@ from backend.sounds.synthesis import KINDS, SPECTROGRAM, Clip
 
 KEY_WORDS = frozenset((*KINDS, *(sentence(kind).split()[-1] for kind in KINDS)))
 _HELD = 300  # clips for statistics and strangers
+_CHOSEN_ON = 24  # pairs for settings
 
 
 def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:
@@ -38,10 +39,10 @@ def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:
 
 def material(pair: ImageTextPair) -> Material:
     """What statistics, strangers and settings are made from: the validation split."""
-    made = clips("validation", _HELD + 3 * CHOOSING)
+    made = clips("validation", _HELD + 3 * _CHOSEN_ON)
     random = np.random.default_rng(0)
     nothing = Held(torch.zeros(0, 1), torch.zeros(0, 1))
-    choosing = samples(made[_HELD:], CHOOSING, pair)
+    choosing = samples(made[_HELD:], _CHOSEN_ON, pair)
     return Material(
         [spectrogram_of(one, pair) for one in made[:_HELD]],
         [draw_caption(one.sounds, random).text for one in made[:_HELD] for _ in range(2)],
