@@ -67,9 +67,9 @@ def _draw_paired(table: dict[str, Any]) -> None:
     titles = {row["name"]: row["title"] for row in table["rows"]}
     metrics = {column["key"]: column for column in table["columns"]}
     for ours in dict.fromkeys(pair["ours"] for pair in table["paired"] if pair["ours"] in titles):
-        pairs = [pair for pair in table["paired"] if pair["ours"] == ours and pair["mean"] is not None]
+        pairs = [pair for pair in table["paired"] if pair["ours"] == ours and pair["low"] is not None]
         keys = list(dict.fromkeys(pair["metric"] for pair in pairs))
-        columns = [Column("name", "Less")]
+        columns = [Column("name", "Compared with")]
         columns += [Column(key, metrics[key]["title"], help="Mean of the differences, 95 % interval.") for key in keys]
         rows: dict[str, dict[str, Any]] = {}
         for pair in pairs:
