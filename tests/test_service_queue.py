@@ -265,6 +265,29 @@ def test_work_over_its_time_is_stopped_and_the_next_is_answered(library):
     assert refused == ["stopped after 0.5 s; choose fewer steps or a smaller model"]
 
 
+def test_work_that_hears_nothing_loses_the_device_and_its_models(library, monkeypatch):
+    for module in ("service", "turns"):
+        monkeypatch.setattr(f"backend.{module}.GRACE_S", 0.1)
+    service = service_with(library, replace(LIMITS, max_request_s=0.2))
+    library.network.delay_s = 2.0  # one long call, in which nobody asks whether it shall stop
+    refused: list[float] = []
+
+    def deaf() -> None:
+        started = time.perf_counter()
+        with pytest.raises(NotAvailable, match="stopped after"):
+            service.run(ask(service), session="first.page")
+        refused.append(time.perf_counter() - started)
+
+    blocking = in_background(deaf)
+    wait_until(lambda: library.network.calls > 0)
+    library.network.delay_s = 0.0
+    loads = service.runtime.loads
+    assert service.run(ask(service, 1), session="second.page").arrays
+    assert service.runtime.loads == loads + 1, "the model that the first still uses was used again"
+    blocking.join(timeout=10)
+    assert refused[0] < 2.0
+
+
 def test_time_in_the_queue_is_not_counted(library):
     service = service_with(library, replace(LIMITS, max_request_s=1.0))
     with service.runtime.lock:  # as a job would
