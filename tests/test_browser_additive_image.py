@@ -133,6 +133,9 @@ def test_own_data_are_trained_on_and_found_again_after_a_reload(visitor, app_url
     chooser.nth(1).set_input_files({"name": "homes.zip", "mimeType": "application/zip", "buffer": pictures})
     expect(visitor.get_by_text(f"{N} rows can be used.")).to_be_visible()
     settle(visitor)
+    visitor.get_by_text("Principal components, no training").click()  # the others take minutes
+    expect(visitor.get_by_text("a mixture of both")).to_be_visible()
+    settle(visitor)
     visitor.get_by_role("button", name="Train", exact=True).click()
     expect(visitor.get_by_role("button", name="Cancel")).to_be_visible()
     visitor.reload()  # the job goes on, and is found again
@@ -142,6 +145,7 @@ def test_own_data_are_trained_on_and_found_again_after_a_reload(visitor, app_url
     visitor.locator(f"{FRAME}[src]").first.wait_for()
     expect(visitor.get_by_role("region", name="What this path does")).to_be_visible(timeout=LONG)
     expect(visitor.locator(".shapes figure")).to_have_count(2)
+    expect(visitor.get_by_role("region", name="Fit on unseen rows")).to_be_visible(timeout=LONG)
     assert "model=job-" in visitor.url
     address = visitor.url
     visitor.goto(address)

@@ -196,6 +196,22 @@ def test_components_fit_draw_and_are_evaluated(quick):
     assert service.run(RecordRequest("job-abc1")).values["terms"][-1] == "image"
 
 
+def test_a_small_diffusion_autoencoder_is_trained_and_its_progress_told(quick, monkeypatch):
+    whole, few = own_training.autoencoder_recipe, {"encoder_steps": 4, "steps": 3, "batch": 4}
+    monkeypatch.setattr(own_training, "autoencoder_recipe", lambda key: dataclasses.replace(whole(key), **few))
+    dataset, seen = own_squares(80, 32), []
+    quick.mkdir(parents=True)
+    about = {"data": own_store.keep(dataset), "title": "sq"}
+    own_training.fit_own(dataset, "short", 0, quick, seen.append, about=about)
+    shares = [step.fraction for step in seen]
+    assert shares == sorted(shares) and 0.9 < shares[-1] <= 1
+    told = " ".join(step.message for step in seen)
+    for words in ("learning to see the pictures", "fitting the effects", "comparing with other models"):
+        assert words in told
+    path = LocalService().run(ImagePathRequest("job-abc1", rows=(0, 5), frames=9))
+    assert path.arrays["frames"].shape == (9, 32, 32, 3)
+
+
 TINY = "test_vit.r160_in1k"  # of timm: small, and of the kind that needs its side named
 
 

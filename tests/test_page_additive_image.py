@@ -380,7 +380,7 @@ def test_the_report_holds_the_waterfall_of_the_explained_row(page):
         ]
         assert all(isinstance(part, Result) for part in parts)
         answered = takeaway.Answered(chosen, "Squares", ("row 3", "row 9"), parts[0], parts[1], record=parts[2])
-        st.code(takeaway.report_html(answered, "t", "http://x", "pass").decode())
+        st.code(takeaway.report_html(answered, "t", "http://x", takeaway.python_lines(answered)).decode())
 
     made = AppTest.from_function(script, default_timeout=TIMEOUT_S).run()
     assert not made.exception
