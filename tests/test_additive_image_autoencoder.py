@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 from torch import Tensor
 
 from backend.additive_image import train
+from backend.additive_image.data import draw_squares
 from backend.additive_image.recipes import SOURCES, Recipe
 from backend.errors import BadInput, Cancelled, ShapeError
 from backend.models.diffusion_autoencoder import (
@@ -15,6 +18,7 @@ from backend.models.diffusion_autoencoder import (
     SPACINGS,
     DiffusionAutoencoder,
     PrincipalEncoder,
+    SalientEncoder,
     interpolate_linearly,
     interpolate_spherically,
 )
@@ -112,6 +116,26 @@ def test_components_are_those_of_a_singular_value_decomposition():
     torch.testing.assert_close(encoder.compose(coefficients), best, atol=1e-4, rtol=1e-4)
 
 
+def test_a_salient_code_says_place_size_colour_and_ground_each_by_itself():
+    squares = draw_squares(200, np.random.default_rng(0))
+    pictures = torch.from_numpy(squares.draw()).permute(0, 3, 1, 2)
+    code = SalientEncoder(32, 7)(pictures * 2 - 1).numpy()
+    np.testing.assert_allclose((code[:, 0] + 1) * 16, squares.x, atol=0.02)
+    np.testing.assert_allclose((code[:, 1] + 1) * 16, squares.y, atol=0.02)
+    assert abs(np.corrcoef(code[:, 2], squares.side)[0, 1]) > 0.9999
+    np.testing.assert_allclose((code[:, 6] + 1) / 2, squares.grey * 1.05, atol=1e-3)
+    recoloured = dataclasses.replace(squares, hue=np.roll(squares.hue, 1))
+    other = SalientEncoder(32, 7)(torch.from_numpy(recoloured.draw()).permute(0, 3, 1, 2) * 2 - 1).numpy()
+    np.testing.assert_allclose(other[:, [0, 1, 2, 6]], code[:, [0, 1, 2, 6]], atol=0.02)
+    by_hue = SalientEncoder(32, 1, says=("colour",), hidden=4)
+    assert by_hue(pictures).shape == (200, 1)
+    assert torch.isfinite(by_hue(torch.zeros(1, 3, 32, 32))).all()  # nothing stands out
+    with pytest.raises(BadInput, match="what it says are 3 numbers"):
+        SalientEncoder(32, 7, says=("colour",))
+    with pytest.raises(BadInput, match="cannot say 'smell'"):
+        SalientEncoder(32, 7, says=("smell",))
+
+
 def test_a_circle_keeps_the_length_of_noise():
     first, last = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     alphas = torch.linspace(0, 1, 5)
@@ -178,6 +202,15 @@ def test_training_repeats_by_seed_and_goes_on_where_it_stopped(recipe, tmp_path,
     train.train_autoencoder("greys-dae", recipe=recipe, folder=tmp_path, checkpoint=tmp_path / "state.pt")
     assert weights(tmp_path) == weights(tmp_path / "whole")
     assert not (tmp_path / "state.pt").exists()
+
+
+def test_an_encoder_that_learns_nothing_needs_no_first_stage(recipe, tmp_path):
+    network = {**recipe.network, "encoder": "salient", "encoder_options": {"says": ["ground"]}, "n_latents": 1}
+    plain = dataclasses.replace(recipe, network=network, encoder_steps=0, spare_latents=0, steps=3, batch=4)
+    card = train.train_autoencoder("greys-dae", recipe=plain, folder=tmp_path)
+    assert card["parameters"]["encoder"] == 0
+    state = load_file(tmp_path / "greys-dae.safetensors")
+    assert abs(float(state["standard.running_var"]) - 1) > 1e-3  # taken on training images
 
 
 def test_training_learns_end_to_end_too(recipe, tmp_path):

@@ -55,6 +55,17 @@ def test_every_term_has_mean_zero_over_the_training_rows(head):
     assert head.terms(table, codes).value.mean(0).abs().max() < 1e-5
 
 
+def test_one_direction_sees_one_combination_of_the_code_only():
+    table, codes, response = rows()
+    settings = dataclasses.replace(QUICK, directions=1, epochs=40)
+    narrow = fit_head(table, codes, response, [0, 0, 3], settings=settings, seed=1)
+    member = narrow.image.weights[0][0]  # (latents, 1)
+    along = torch.linalg.svd(member.T).Vh[1:]  # what it cannot see
+    moved = narrow.image(codes.expand(2, -1, -1))[0] - narrow.image((codes + along[0]).expand(2, -1, -1))[0]
+    assert moved.abs().max() < 1e-4
+    assert effect_r2(narrow.image_effect(codes).value.numpy(), -1.5 * codes[:, 0].numpy()) > 0.97
+
+
 def test_a_column_without_effect_gets_none():
     """Within .06 of a response with standard deviation 2: what is left is the noise of 1,000 rows."""
     table, codes, response = rows(1000)

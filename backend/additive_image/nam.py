@@ -33,6 +33,7 @@ class HeadSettings:
     hidden: int = 64  # units of both layers, for each column
     slopes: tuple[float, float] = (1.0, 24.0)  # of first-layer units at the start; steep ones can make a step
     image_widths: tuple[int, ...] = (96, 48)
+    directions: int = 0  # the image's network sees so many learned linear combinations of z_sem; 0: all of it
     members: int = 5
     epochs: int = 50
     batch: int = 256
@@ -47,6 +48,7 @@ class HeadSettings:
             raise BadInput(f"unknown activation {self.activation!r}; one of {', '.join(ACTIVATIONS)}", "activation")
         ranges = {
             "hidden": (2, 1024),
+            "directions": (0, 1024),
             "members": (1, 100),
             "epochs": (1, 2000),
             "batch": (2, 65_536),
@@ -248,7 +250,8 @@ class _ImageNets(nn.Module):
 
     def __init__(self, n_latents: int, settings: HeadSettings, generator: torch.Generator) -> None:
         super().__init__()
-        sizes = (n_latents, *settings.image_widths, 1)
+        self.is_narrow = settings.directions > 0
+        sizes = (n_latents, *([settings.directions] if self.is_narrow else []), *settings.image_widths, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for before, after in zip(sizes, sizes[1:], strict=False):
             weight = torch.randn(settings.members, before, after, generator=generator) * before**-0.5
@@ -260,7 +263,7 @@ class _ImageNets(nn.Module):
         values = latents
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = torch.baddbmm(bias, values, weight)
-            if i + 1 < len(self.weights):
+            if i + 1 < len(self.weights) and not (self.is_narrow and i == 0):
                 values = F.gelu(values)
         return values[..., 0]
 
@@ -313,6 +316,8 @@ def fit_head(
     n_held = max(2, round(settings.validation * n))
     order = torch.stack([torch.randperm(n, generator=generator) for _ in range(members)]).to(table.device)
     held, own = order[:, :n_held], order[:, n_held:]
+    if settings.directions and latents is not None:
+        _point_at_the_response(head, latents, target, own)
     batch = min(settings.batch, own.shape[1])
     n_batches = own.shape[1] // batch
     optimizer = _optimizer(head, settings)
@@ -364,6 +369,15 @@ def _set_scales(head: AdditiveHead, table: Tensor, response: Tensor) -> None:
         start = torch.logit(mean, eps=1e-4) if head.link == "logit" else mean.clamp_min(1e-4).log()
     with torch.no_grad():
         head.bias.fill_(float(start))
+
+
+@torch.no_grad()
+def _point_at_the_response(head: AdditiveHead, latents: Tensor, target: Tensor, own: Tensor) -> None:
+    """Each member's first direction starts where least squares points: started by chance, one in two got stuck."""
+    for weight, rows in zip(head.image.weights[0], own, strict=True):
+        inputs, wanted = (values[rows] - values[rows].mean(0) for values in (latents, target))
+        slope = torch.linalg.lstsq(inputs, wanted[:, None]).solution[:, 0]
+        weight[:, 0] = slope / slope.norm().clamp_min(1e-9)
 
 
 def _optimizer(head: AdditiveHead, settings: HeadSettings) -> torch.optim.Optimizer:

@@ -25,7 +25,13 @@ from backend.catalog import AUTOENCODERS
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, ModelFault
 from backend.models.autoencoders import load_autoencoder
-from backend.models.diffusion_autoencoder import N_TIMESTEPS, DiffusionAutoencoder, FlatEncoder, PrincipalEncoder
+from backend.models.diffusion_autoencoder import (
+    N_TIMESTEPS,
+    DiffusionAutoencoder,
+    FlatEncoder,
+    PrincipalEncoder,
+    silhouette,
+)
 from backend.training import (
     WEIGHTS,
     describe_machine,
@@ -180,20 +186,14 @@ class _Sketcher(nn.Module):
         return self.layers(codes).unflatten(1, (3, self.side, self.side))
 
 
-def silhouette(images: Tensor) -> Tensor:
-    """Images without their colours: how far each pixel is from the border's, scaled to 1, and how bright the border is.
-
-    Args: images: (N, 3, S, S) in [0, 1]. Returns: (N, 3, S, S): the silhouette, the border's brightness, 0.
-    """
-    edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
-    border = torch.cat(edges, -1).median(-1).values[..., None, None]  # (N, 3, 1, 1)
-    away = (images - border).square().sum(1, keepdim=True).sqrt()
-    shape = away / away.amax((2, 3), keepdim=True).clamp_min(1e-6)
-    level = border.mean(1, keepdim=True).expand_as(shape)
-    return torch.cat([shape, level, torch.zeros_like(shape)], 1)
+def _without_colour(images: Tensor) -> Tensor:
+    """(N, 3, S, S) in [0, 1] -> the same shape: the silhouette, the border's brightness, 0."""
+    shape, border = silhouette(images)
+    level = border.mean(1)[:, None, None].expand_as(shape)
+    return torch.stack([shape, level, torch.zeros_like(shape)], 1)
 
 
-_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"image": lambda images: images, "silhouette": silhouette}
+_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"image": lambda images: images, "silhouette": _without_colour}
 
 
 class _Run:
@@ -209,6 +209,10 @@ class _Run:
             self.model = DiffusionAutoencoder(**recipe.network).to(device)
             self.sketcher = self._make_sketcher().to(device)
         self.stage = "encoder" if recipe.encoder_steps else "decoder"
+        learns = any(p.requires_grad for p in self.model.encoder.parameters())
+        self.is_frozen = bool(recipe.encoder_steps) or not learns  # in the second stage
+        if not learns:
+            self._set_standard()
         self.step, self.elapsed_s, self.loss = 0, 0.0, 0.0
         self.weight = recipes.pixel_weight(recipe, recipe.regions, self.model.side).to(device)
         self._set_optimizer()
@@ -270,7 +274,7 @@ class _Run:
         levels = (levels * N_TIMESTEPS).long().clamp_max(N_TIMESTEPS - 1).to(self.device)
         noise = self._noise_like(images)
         with self._half():
-            with torch.autocast(self.device.type, enabled=self.recipe.half and not self.recipe.encoder_steps):
+            with torch.autocast(self.device.type, enabled=self.recipe.half and not self.is_frozen):
                 codes = self.model.encode(images).float()  # a frozen encoder is cheap enough for full precision
             codes = codes + self.recipe.code_noise * self._noise_like(codes)
             return (self.weight * self.model.denoising_error(images, codes, levels, noise)).mean()
@@ -296,7 +300,7 @@ class _Run:
         model = self.model.train()
         if self.stage == "encoder":
             self.learned = [*model.encoder.parameters(), *self.sketcher.parameters()]
-        elif self.recipe.encoder_steps:
+        elif self.is_frozen:
             model.encoder.requires_grad_(False)
             model.standard.eval()
             self.learned = [p for p in model.parameters() if p.requires_grad]
@@ -310,14 +314,17 @@ class _Run:
         with torch.no_grad():
             for parameter, mean in zip(self.learned, self.average, strict=True):
                 parameter.copy_(mean)
-        if self.stage == "encoder" or not self.recipe.encoder_steps:
-            self.model.set_standard(self.draw(_STANDARD_IMAGES, np.random.default_rng([self.seed, 9])).to(self.device))
+        if self.stage == "encoder" or not self.is_frozen:
+            self._set_standard()
         if self.stage == "encoder":
             self.stage, self.step, self.loss = "decoder", 0, 0.0
             self._set_optimizer()
         else:
             self.stage = "done"
             self.model.eval()
+
+    def _set_standard(self) -> None:
+        self.model.set_standard(self.draw(_STANDARD_IMAGES, np.random.default_rng([self.seed, 9])).to(self.device))
 
     def average_state(self) -> dict[str, Tensor]:
         """The averaged weights, once done."""

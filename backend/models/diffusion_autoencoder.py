@@ -145,7 +145,70 @@ class PrincipalEncoder(nn.Module):
         return torch.cat([coefficients @ self.plain.T, learned], 1) if len(self.plain) else learned
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"flat": FlatEncoder, "pooled": PooledEncoder, "principal": PrincipalEncoder}
+class SalientEncoder(nn.Module):
+    """What stands out from the border's colour: where it is, how far it spreads, its colour, and how bright the ground.
+
+    Attention is the silhouette, so that a colour is read without the size of what wears it, and nothing of it is
+    learned. Without hidden units the code is these numbers themselves; with them a perceptron is learned on top.
+    For one thing on a plain ground; a network that has to find such a code by itself mixes size, place and hue.
+    """
+
+    SAYS = {"where": 2, "spread": 1, "colour": 3, "ground": 1}  # numbers of each
+
+    def __init__(
+        self,
+        side: int,
+        n_latents: int,
+        says: tuple[str, ...] = ("where", "spread", "colour", "ground"),
+        hidden: int = 0,
+    ) -> None:
+        """Raises: BadInput: it cannot say that, or there is no perceptron and the code has another length."""
+        super().__init__()
+        unknown = [name for name in says if name not in self.SAYS]
+        if unknown:
+            raise BadInput(f"it cannot say {unknown[0]!r}; one of {', '.join(self.SAYS)}", "says")
+        self.says, width = tuple(says), sum(self.SAYS[name] for name in says)
+        if not hidden and n_latents != width:
+            raise BadInput(f"{n_latents} latents; what it says are {width} numbers", "n_latents")
+        self.register_buffer("grid", (torch.arange(side) + 0.5) / side * 2 - 1, persistent=False)
+        self.head = nn.Identity()
+        if hidden:
+            layers: list[nn.Module] = [nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
+            self.head = nn.Sequential(*layers, nn.Linear(hidden, n_latents))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1] -> (N, latents)."""
+        shape, border = silhouette(images)
+        attention = shape / shape.sum((1, 2), keepdim=True).clamp_min(1e-6)
+        across, down = attention.sum(1), attention.sum(2)  # (N, S) each
+        where = torch.stack([across @ self.grid, down @ self.grid], 1)
+        squares = across @ self.grid.square() + down @ self.grid.square()
+        found = {
+            "where": where,
+            "spread": (squares - where.square().sum(1)).clamp_min(1e-8).sqrt()[:, None],
+            "colour": torch.einsum("nhw,nchw->nc", attention, images),
+            "ground": border.mean(1, keepdim=True),
+        }
+        return self.head(torch.cat([found[name] for name in self.says], 1))
+
+
+def silhouette(images: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each pixel is from the border's colour, scaled to 1, and that colour.
+
+    Args: images: (N, 3, S, S). Returns: (N, S, S) in [0, 1]; (N, 3), the median of the outermost pixels.
+    """
+    edges = (images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1])
+    border = torch.cat(edges, -1).median(-1).values
+    away = (images - border[..., None, None]).square().sum(1).sqrt()
+    return away / away.amax((1, 2), keepdim=True).clamp_min(1e-6), border
+
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    "flat": FlatEncoder,
+    "pooled": PooledEncoder,
+    "principal": PrincipalEncoder,
+    "salient": SalientEncoder,
+}
 
 
 def _strided_features(widths: tuple[int, ...]) -> nn.Sequential:
