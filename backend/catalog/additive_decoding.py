@@ -102,10 +102,10 @@ DECODERS: dict[str, ModelSpec] = {
             5,
         ),
         *(
-            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, 3)
-            for scene, words, summary in (
-                ("near", "large balls", "Large balls that meet; where they do, their colours add up."),
-                ("occluded", "occlusion", "Large balls that meet; the right one hides the left one."),
+            _decoder(f"balls-{scene}-{name}", f"L support, {words}, {name}", kind, summary, seeds)
+            for scene, words, seeds, summary in (
+                ("near", "large balls", 3, "Large balls that meet; where they do, their colours add up."),
+                ("occluded", "occlusion", 2, "Large balls that meet; the right one hides the left one."),
             )
             for name, kind in (("additive", "additive"), ("plain", "non-additive"), ("masked", "masked"))
         ),
