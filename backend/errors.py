@@ -28,6 +28,10 @@ class NotAvailable(PrismError):
     """Something real that cannot be had now: no network, no such device, no optional package."""
 
 
+class Busy(NotAvailable):
+    """Too much is under way; the same request may be answered in a moment."""
+
+
 class OutOfMemory(PrismError):
     """The device had no room even for a single item."""
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from backend import audio, images
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, request_key
-from backend.errors import BadInput, Cancelled, NotAvailable, OutOfMemory, Superseded
+from backend.errors import BadInput, Busy, Cancelled, NotAvailable, OutOfMemory, Superseded
 from backend.limits import LIMITS, Limits
 from backend.models.library import Library
 from backend.runtime import Runtime
@@ -308,7 +308,7 @@ class LocalService:
             with self._lock:
                 others = sum(_owner(name) == _owner(session) for name in self._sessions if name != session)
                 if others >= self.limits.max_session_requests:
-                    raise NotAvailable(f"{others} of your requests are under way already; wait for one of them")
+                    raise Busy(f"{others} of your requests are under way already; wait for one of them")
                 previous = self._sessions.get(session)
                 self._sessions[session] = current
             if previous is not None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from backend.contracts import Request
-from backend.errors import NotAvailable
+from backend.errors import Busy
 
 POLL_S = 0.2  # how often somebody who waits is told the place
 GRACE_S = 20.0  # how long work may go on past its time before the device is taken from it
@@ -101,7 +101,7 @@ class Turns:
 
         Args:
             on_wait: told the place again and again while waiting; what it raises leaves the queue.
-        Raises: NotAvailable: too many wait already.
+        Raises: Busy: too many wait already.
         """
         turn = self._take(owner, estimate_s, max_s, on_wait)
         try:
@@ -131,7 +131,7 @@ class Turns:
                 self._holder.depth += 1
                 return self._holder
             if len(self._waiting) >= self._at_most and owner != BACKGROUND:
-                raise NotAvailable("too many requests are waiting; try again in a moment")
+                raise Busy("too many requests are waiting; try again in a moment")
             self._waiting.append(turn)
         try:
             while not self._has_come(turn):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from backend.contracts import AttributionRequest, PredictionRequest, Result
-from backend.errors import Cancelled, NotAvailable
+from backend.errors import Busy, Cancelled, NotAvailable
 from backend.images import encode_png
 from backend.limits import Limits
 from backend.service import LocalService
 from backend.turns import BACKGROUND, GRACE_S, Turns
+from pages.shared.answers import Answers, Refusal
 from tests.helpers_service import CountingLibrary, service_with
 
 LIMITS = Limits(chunk_pixels_cpu=12 * 12 * 8)
@@ -124,7 +125,7 @@ def test_one_more_than_the_queue_holds_is_refused(clock):
 
 
 def _expect_refusal(turns: Turns) -> None:
-    with pytest.raises(NotAvailable, match="too many requests"), turns.turn("third", 1.0):
+    with pytest.raises(Busy, match="too many requests"), turns.turn("third", 1.0):
         pass
 
 
@@ -309,6 +310,25 @@ def test_a_visitor_may_have_so_many_requests_under_way(library):
     assert service.run(ask(service), session="me.one").arrays  # takes the other's place
     assert service.run(ask(service, 1), session="you.one").arrays
     blocking.join(timeout=10)
+
+
+def test_a_page_asks_again_after_it_was_refused_for_being_one_too_many(service, monkeypatch):
+    answers = Answers("test", at_most=4)
+    kept: dict = {}
+    refusals = [Busy("too many requests are waiting; try again in a moment")]
+
+    class Engine:
+        def run(self, *arguments, **named) -> Result:
+            if refusals:
+                raise refusals.pop()
+            return service.run(*arguments, **named)
+
+    monkeypatch.setattr("pages.shared.answers.recall", kept.get)
+    monkeypatch.setattr("pages.shared.answers.remember", kept.__setitem__)
+    monkeypatch.setattr("pages.shared.answers.visitor", lambda: "me")
+    monkeypatch.setattr("pages.shared.answers.service", Engine)
+    assert answers.ask(ask(service)) == Refusal("too many requests are waiting; try again in a moment", "", True)
+    assert isinstance(answers.ask(ask(service)), Result)
 
 
 def _until_cancelled(service: LocalService, request: AttributionRequest, session: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backend.contracts import OnStep, Request, Result
-from backend.errors import BadInput, Cancelled, PrismError
+from backend.errors import BadInput, Busy, Cancelled, PrismError
 from pages.shared.session import recall, remember, service, visitor
 
 log = logging.getLogger("prism")
@@ -19,6 +19,7 @@ class Refusal:
 
     sentence: str
     field: str = ""
+    is_passing: bool = False  # asked again when the page is next drawn
 
 
 Answer = Result | Refusal
@@ -58,7 +59,8 @@ class Answers:
         Raises: Cancelled; whatever `on_step` raises.
         """
         answers = self.known()
-        if request not in answers:
+        answer = answers.get(request)
+        if answer is None or (isinstance(answer, Refusal) and answer.is_passing):
             answers[request] = self._ask_engine(request, on_step, put_again)
             while len(answers) > self.at_most:
                 del answers[next(iter(answers))]
@@ -77,7 +79,7 @@ class Answers:
         except Cancelled:
             raise
         except PrismError as error:
-            return Refusal(error.sentence, error.field)
+            return Refusal(error.sentence, error.field, isinstance(error, Busy))
         except Exception as error:
             if type(error).__module__.startswith("streamlit"):  # a rerun passes through
                 raise
