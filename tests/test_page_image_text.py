@@ -10,11 +10,12 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from backend.contracts import Result
+from backend.errors import BadInput
 from pages.pairs import analyses, boxes, material
 from pages.pairs.settings import Settings, read_query
 from pages.shared import session
 from pages.shared.map_grid import Box
-from tests.pairs import pair_service
+from tests.pairs import HEARING, pair_service
 
 PAGE = str(Path(__file__).parent.parent / "pages" / "image_text.py")
 TIMEOUT_S = 120
@@ -342,3 +343,42 @@ def test_left_and_right_are_exchanged_as_they_are_written():
 def test_settings_come_back_from_their_address():
     settings = Settings(sentence=2, methods=("rise", "m2ib"), box=Box(0.1, 0.2, 0.5, 0.75), words="control", seed=3)
     assert read_query(settings.to_query()) == (settings, {})
+
+
+# ----------------------------------------------------------------- sounds and scenes
+def test_a_model_that_hears_brings_sounds_their_axes_and_a_player(page):
+    opened(page, model="sounds-clip")
+    assert page.get("audio")
+    asked = [request for request, answer in answers(page).items() if isinstance(answer, Result)]
+    assert asked and all(request.audio_id and request.image_id is None for request in asked)
+    (explained,) = [answer for request, answer in answers(page).items() if request.kind == "report_maps"][:1]
+    assert explained.arrays["audio_map"].shape[1:] == (HEARING.n_mels, HEARING.n_frames)
+    assert "sounds-clip has heard" in " ".join(item.value for item in page.info)
+
+
+def test_another_model_brings_its_own_examples_and_texts(page):
+    opened(page)
+    page.selectbox(key="pairs.model").set_value("scenes-clip").run()
+    assert not page.exception and "circle" in page.text_area(key="pairs.text").value
+    page.selectbox(key="pairs.model").set_value("sounds-clip").run()
+    assert not page.exception and page.get("audio") and "circle" not in page.text_area(key="pairs.text").value
+    page.selectbox(key="pairs.model").set_value("cxr-clip").run()
+    assert not page.exception and not page.get("audio")
+
+
+def test_sounds_of_ones_own_are_told_from_pictures(engine, monkeypatch):
+    monkeypatch.setattr(session.engines, "local_service", lambda: engine)
+    flac = (material.FOLDER / "sound-01.flac").read_bytes()
+    assert material.upload_any(flac).given.keys() == {"audio_id", "start_s"}
+    assert material.upload_any((material.FOLDER / "scene-01.png").read_bytes()).given.keys() == {"image_id"}
+    with pytest.raises(BadInput, match="truncated or damaged"):
+        material.upload_any(b"RIFF" + bytes(60))
+
+
+def test_files_of_a_sound_carry_its_spectrogram(page, monkeypatch):
+    opened(page, model="sounds-clip")
+    files = files_of(page, monkeypatch)
+    with np.load(io.BytesIO(files["NPZ"])) as stored:
+        assert stored["image"].shape[:2] == (HEARING.n_mels, HEARING.n_frames)
+        assert any(name.endswith("audio_map") for name in stored.files)
+    assert b"put_audio" in files["Report"] and b"<script" not in files["Report"]

@@ -68,6 +68,11 @@ class Explained:
         fit = self.arrays.get(f"{self._seen(modality)}_fit")
         return None if fit is None or not len(fit) else float(fit[-1])
 
+    @property
+    def noun(self) -> str:
+        """What stands before the words: an image, or a sound."""
+        return "sound" if self.result.request.audio_id is not None else "image"
+
     def _seen(self, modality: str) -> str:
         """A sound stands where an image would."""
         return "audio" if modality == "image" and "audio_map" in self.arrays else modality

@@ -127,9 +127,9 @@ def _report_row(board: Board, k: int, waiting: str) -> Row:
 
 def control_rows(answer: Explained, original: str) -> Group:
     """The sentence before this image, before images it does not belong to, and the difference of both."""
-    strangers = f"mean of {answer.control_images} images" if answer.control_images > 1 else "an image"
+    strangers = f"mean of {answer.control_images} {answer.noun}s" if answer.control_images > 1 else f"one {answer.noun}"
     rows = (
-        Row("own", "This image", spans_of(answer, "own", original), is_signed=answer.signed),
+        Row("own", f"This {answer.noun}", spans_of(answer, "own", original), is_signed=answer.signed),
         Row(
             "control",
             "Control",
@@ -141,7 +141,7 @@ def control_rows(answer: Explained, original: str) -> Group:
             "difference",
             "Difference",
             spans_of(answer, "difference", original),
-            "what depends on this image",
+            f"what depends on this {answer.noun}",
             is_signed=True,
         ),
     )
@@ -154,8 +154,8 @@ def word_table(answer: Explained) -> tuple[list[Column], list[TableRow]]:
     columns = [
         Column("name", "Word"),
         Column("tokens", "Tokens", help="Sub-tokens of the model that the word became; their values are summed."),
-        Column("own", f"This image, {unit}"),
-        Column("control", f"Control, {unit}", help="The same sentence before images it does not belong to."),
+        Column("own", f"This {answer.noun}, {unit}"),
+        Column("control", f"Control, {unit}", help=f"The same sentence before {answer.noun}s it does not belong to."),
         Column("difference", f"Difference, {unit}"),
     ]
     rows = [

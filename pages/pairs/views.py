@@ -126,7 +126,7 @@ def _show_words(board: Board, settings: Settings, waiting: str) -> Settings:
     views = st.segmented_control(
         "Words coloured by",
         list(WORD_VIEWS),
-        format_func=WORD_VIEWS.get,
+        format_func=lambda view: WORD_VIEWS[view].replace("image", "sound" if board.picture.is_sound else "image"),
         key="pairs.words",
         required=True,
         help="What lies on each word before this image; before images that the report does not belong to (control); "

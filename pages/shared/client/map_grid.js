@@ -353,7 +353,7 @@ class MapGrid {
     for (let second = Math.ceil(start_s / step) * step; second <= end_s; second += step) {
       const left = ((second - start_s) / (end_s - start_s) - x) * zoom * width;
       if (left < 34 * ratio || left > width - 12 * ratio) continue;
-      write(`${formatValue(second)} s`, left, height - 6 * ratio, [left - ratio / 2, height - 4 * ratio, ratio, 4 * ratio]);
+      write(`${Number(second.toFixed(2))} s`, left, height - 6 * ratio, [left - ratio / 2, height - 4 * ratio, ratio, 4 * ratio]);
     }
     context.textAlign = "left";
     let last = Infinity;
