@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
 import pytest
+import uvicorn
 from gradio_client import Client
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,7 +27,7 @@ from backend.entrance import COOKIE, Entrance, Tries
 from backend.errors import BadInput
 from backend.guard import Guard
 from backend.limits import MIB, Limits
-from tests.conftest import running_app
+from tests.conftest import free_port, running_app
 from tests.visiting import settle
 
 LIMITS = Limits(
@@ -170,6 +173,41 @@ def test_a_body_that_stops_is_given_up():
 def test_a_body_that_trickles_is_given_up():
     status, elapsed_s = send_slowly([(0.1, b"x")] * 100)
     assert status == 408 and 0.4 < elapsed_s < 3.0
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    """A bare connection to a real server behind the guard."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(guarded(), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as opened:
+        yield opened
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Content-Length: 10\r\n\r\nx", b"408"),  # and then nothing
+        (b"Content-Length: 5000\r\n\r\nx", b"413"),
+        (b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n" + b"x" * 2000 + b"\r\n", b"413"),
+        (b"Transfer-Encoding: chunked\r\n\r\nno number\r\n", b"400"),
+        (b"Content-Length: 10\r\nContent-Length: 20\r\n\r\n", b"400"),
+        (b"X: " + b"x" * 200_000 + b"\r\n\r\n", b"4"),  # the server's own limit, or the guard's
+    ],
+    ids=["stops", "says too much", "sends too much", "no number", "two lengths", "long header"],
+)
+def test_bodies_over_a_real_connection(connection, head, status):
+    connection.sendall(b"POST /api/echo HTTP/1.1\r\nHost: x\r\n" + head)
+    answer = connection.recv(100)
+    assert answer.startswith(b"HTTP/1.1 " + status), answer
 
 
 def test_faults_are_one_sentence_and_no_value_is_logged(visitor_of_all, caplog):
