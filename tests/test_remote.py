@@ -192,12 +192,14 @@ def test_cancel_and_latest_wins_hold_for_each_visitor(service, connection):
 
     older, other = ask("older", "me.page", 11), ask("other", "you.page", 12)
     wait_until(lambda: flights(connection) == 2)
-    assert service.run(MAP, session="me.page").values["target"] == 1
+    newer = ask("newer", "me.page", 13)
     older.join(30)
-    assert type(errors["older"]) is Superseded and other.is_alive()
-    service.cancel("you.page")
-    other.join(30)
-    assert isinstance(errors["other"], Cancelled)
+    assert type(errors["older"]) is Superseded
+    assert newer.is_alive() and other.is_alive()
+    for thread, session in ((newer, "me.page"), (other, "you.page")):
+        service.cancel(session)
+        thread.join(30)
+    assert isinstance(errors["newer"], Cancelled) and isinstance(errors["other"], Cancelled)
     wait_until(lambda: flights(connection) == 0)
 
 
