@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from pages.decoder import settings
@@ -17,6 +18,7 @@ pytestmark = [
 ]
 
 ADDRESS = "additive-decoder"
+SLOW_MS = 120_000  # on a loaded machine
 SCENE = ".bench .scenes canvas.whole"
 PIXELS = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
 
@@ -254,3 +256,42 @@ def test_the_page_fits_a_phone(browser, app_url):
     width = page.locator(".bench .grids canvas").first.evaluate("c => c.clientWidth")
     assert width > 140
     context.close()
+
+
+@pytest.mark.timeout(480)
+def test_own_pictures_are_trained_on_found_again_stopped_and_forgotten(visitor, app_url):
+    open_page(visitor, app_url)
+    visitor.get_by_role("tab", name="Train your own").click()
+    visitor.get_by_text("Pictures of your own", exact=True).click()
+    files = visitor.locator("input[type=file]")
+    files.first.wait_for(state="attached")
+    files.first.set_input_files({"name": "broken.npz", "mimeType": "application/zip", "buffer": b"no archive"})
+    expect(visitor.get_by_text("the file is not dSprites")).to_be_visible(timeout=SLOW_MS)
+    settle(visitor)
+    files.first.set_input_files({"name": "mine.zip", "mimeType": "application/zip", "buffer": zip_of_pictures(60)})
+    expect(visitor.get_by_text("mine.zip: 60 pictures, no factors")).to_be_visible(timeout=SLOW_MS)
+    table = "\n".join(["file,height,place", *(f"scene_{i}.png,{i},{-i}" for i in range(60))]).encode()
+    files.nth(1).set_input_files({"name": "factors.csv", "mimeType": "text/csv", "buffer": table})
+    expect(visitor.get_by_text("mine.zip: 60 pictures, 2 factors")).to_be_visible(timeout=SLOW_MS)
+    settle(visitor)
+    visitor.get_by_role("button", name="Train", exact=True).click()
+    expect(visitor.get_by_text("Additive decoder of mine.zip")).to_be_visible(timeout=SLOW_MS)
+    visitor.reload()  # the job goes on, and is found again
+    visitor.get_by_role("tab", name="Train your own").click()
+    visitor.get_by_text("Pictures of your own", exact=True).click()
+    expect(visitor.get_by_text(re.compile("Additive decoder of mine.zip.*starts"))).to_be_visible(timeout=SLOW_MS)
+    visitor.get_by_role("button", name="Cancel").click()
+    expect(visitor.get_by_text("Cancelled: Additive decoder of mine.zip")).to_be_visible(timeout=SLOW_MS)
+    settle(visitor)
+    visitor.get_by_role("button", name="Forget").click()
+    expect(visitor.get_by_text("decoder of mine.zip")).to_have_count(0, timeout=SLOW_MS)
+
+
+def zip_of_pictures(n: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i in range(n):
+            picture = io.BytesIO()
+            Image.new("RGB", (16, 16), (4 * i, 90, 200)).save(picture, "PNG")
+            archive.writestr(f"scene_{i}.png", picture.getvalue())
+    return buffer.getvalue()
