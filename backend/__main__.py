@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.contracts import Step, request_from_json
 from backend.errors import BadInput, PrismError
+from backend.request_files import read_json_object, with_ids
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Answer a request; writes result.npz and manifest.json.")
     run.add_argument("request", metavar="REQUEST.json")
     run.add_argument("--out", required=True, metavar="DIR")
+    batch = command("batch", _batch, "Answer a request for each row of a table; goes on where it was stopped.")
+    batch.add_argument("manifest", metavar="MANIFEST", help="CSV or Parquet; columns are the fields of a request")
+    batch.add_argument("--out", required=True, metavar="DIR", help="gets rows/*.npz, rows/*.json and results.parquet")
+    batch.add_argument("--request", default="", metavar="REQUEST.json", help="what all rows share")
+    batch.add_argument("--metrics", action="store_true", help="deletion and insertion of attributions as well")
     train = command("train", _train, "Train an embedded model; goes on from its checkpoint if interrupted.")
     train.add_argument("name")
     train.add_argument("--seed", type=int, default=0)
@@ -111,51 +117,23 @@ def _run(arguments: argparse.Namespace) -> None:
     from backend.service import local_service
 
     service = local_service()
-    body, folder = _read_json(arguments.request), Path(arguments.request).parent
-    request = _with_ids(body, folder, service.put_image, service.put_audio)
+    body, folder = read_json_object(arguments.request), Path(arguments.request).parent
+    request = with_ids(body, folder, service.put_image, service.put_audio)
     result = service.run(request_from_json(request), _show_step)
     _end_of_steps()
     result.save(arguments.out)
     print(f"{Path(arguments.out) / 'result.npz'}")
 
 
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        body = json.loads(Path(path).read_text())
-    except OSError:
-        raise BadInput(f"cannot read {path}", "request") from None
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON: {error}", "request") from None
-    if not isinstance(body, dict):
-        raise BadInput(f"{path} is not a JSON object", "request")
-    return body
+def _batch(arguments: argparse.Namespace) -> int:
+    from backend.batch import read_defaults, run_batch
+    from backend.service import local_service
 
-
-def _with_ids(body: Any, folder: Path, put_image: Callable[[bytes], Any], put_audio: Callable[[bytes], Any]) -> Any:
-    """Replace every path by an id: `image: path`, `images: [path, ...]` and `audio: path`.
-
-    Paths are absolute, relative to the working folder, or relative to the request's folder.
-    """
-    if isinstance(body, list):
-        return [_with_ids(item, folder, put_image, put_audio) for item in body]
-    if not isinstance(body, dict):
-        return body
-    given = {name: _with_ids(item, folder, put_image, put_audio) for name, item in body.items()}
-    if isinstance(given.get("images"), list):
-        given["image_ids"] = [put_image(_read_input(path, folder, "image")).id for path in given.pop("images")]
-    for name, put in (("image", put_image), ("audio", put_audio)):
-        if name in given:
-            given[f"{name}_id"] = put(_read_input(given.pop(name), folder, name)).id
-    return given
-
-
-def _read_input(path: Any, folder: Path, field: str) -> bytes:
-    if not isinstance(path, str):
-        raise BadInput(f"{field} is {path!r}; expected a path", field)
-    for candidate in (Path(path), folder / path):
-        if candidate.is_file():
-            return candidate.read_bytes()
-    raise BadInput(f"there is no file {path}", field)
+    defaults = read_defaults(arguments.request)
+    found = run_batch(local_service(), arguments.manifest, arguments.out, defaults, arguments.metrics, _show_step)
+    _end_of_steps()
+    print(f"{found.table}: {found.answered} answered ({found.reused} by an earlier run), {found.refused} refused")
+    return int(found.refused > 0)
 
 
 def _train(arguments: argparse.Namespace) -> None:

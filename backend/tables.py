@@ -109,12 +109,14 @@ class RowProblem:
     sentence: str
 
 
-def read_table(data: bytes, limits: Limits = LIMITS) -> Table:
+def read_table(data: bytes, limits: Limits = LIMITS, min_rows: int = 2) -> Table:
     """Read and check an uploaded table.
 
-    Args: data: the file's bytes, CSV or Parquet, or either of them packed with gzip.
-    Raises: BadInput: empty, too large, no header, one row, rows of different lengths, two columns of one name, or no
-        table at all.
+    Args:
+        data: the file's bytes, CSV or Parquet, or either of them packed with gzip.
+        min_rows: fewer are refused; an effect needs many.
+    Raises: BadInput: empty, too large, no header, too few rows, rows of different lengths, two columns of one name, or
+        no table at all.
     """
     if not data:
         raise BadInput("the file is empty; choose a CSV or Parquet table with a header", _FIELD)
@@ -125,7 +127,7 @@ def read_table(data: bytes, limits: Limits = LIMITS) -> Table:
         )
     text = _unpack(data, limits) if data[:2] == _GZIP else data
     cells, notes = _read_parquet(text, limits) if text[:4] == b"PAR1" else _read_csv(text, limits)
-    if len(cells) < 2:
+    if len(cells) < min_rows:
         raise BadInput(f"the table has {len(cells)} row below its header; effects need many", _FIELD)
     return Table(digest(data), cells, tuple(_guess(cells[name]) for name in cells), tuple(notes))
 
