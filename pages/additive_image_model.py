@@ -8,7 +8,7 @@ from backend.catalog import FAMILIES
 from backend.contracts import OnStep, Result, Step
 from backend.errors import Cancelled
 from pages.additive import inputs, takeaway
-from pages.additive.additivity import show_additivity
+from pages.additive.additivity import DROPPED, TIED, show_additivity, show_tied_case
 from pages.additive.attributes import show_attributes
 from pages.additive.board import (
     Refusal,
@@ -156,6 +156,8 @@ def show_page(settings: Settings, pictures: Result, ends: Ends) -> None:
         draw_shapes(shapes, marks, f"row {explained_row(settings, ends)}", key="additive.shapes")
         draw_table("Importance", *importance_table(shapes))
         show_evaluation(settings.model, shapes.values["link"])
+        if settings.model in (TIED, DROPPED):
+            show_tied_case(is_open=True)
     else:
         refused(shapes.sentence)
     if path is None:

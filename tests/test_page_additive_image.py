@@ -127,6 +127,7 @@ def test_a_row_that_is_not_there_is_one_sentence(page):
     [
         ("One record", "record", "from the average to the prediction"),
         ("What in the picture?", "attribute_effects", "Report: what each attribute"),
+        ("How good is the sum?", "image_path", "Are the effects right?"),
         ("Four corners", "image_corners", "nothing but the four corners"),
         ("Two codes", "image_path", "Reconstruction error"),
     ],
@@ -349,6 +350,11 @@ def test_the_tied_case_is_drawn_with_its_measured_figures(page):
 
         show_tied_case()
 
+    opened(page, model="squares-tied", frames="9")
+    assert "Concurvity: much of **image**" in texts(page)
+    assert next(item for item in page.expander if item.label.startswith("When a good fit")).proto.expanded
+    page.session_state["additive.tab"] = "How good is the sum?"
+    assert not page.run().exception and not page.button(key="additive.compare").disabled
     drawn = AppTest.from_function(script, default_timeout=TIMEOUT_S).run()
     assert not drawn.exception
     said = " ".join(item.value for item in drawn.markdown)

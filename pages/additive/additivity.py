@@ -1,12 +1,21 @@
-"""How good the sum is: other models fitted now, recovered effects, pairs, and where a fit hides wrong effects."""
+"""How good the sum is: recovered effects, pairs, other models fitted now, and where a fit hides wrong effects."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from backend.contracts import OnStep, Result
 from pages.additive.board import Refusal, answered, ask, comparison_request, shapes_request
-from pages.additive.evaluation import CONCURVED, MODELS, command_of, say_concurvity, say_interaction, stored
+from pages.additive.evaluation import (
+    CONCURVED,
+    MODELS,
+    command_of,
+    evaluation_of,
+    say_concurvity,
+    say_interaction,
+    stored,
+)
 from pages.additive.settings import Settings, is_here
 from pages.additive.shapes import draw_panels, shape_panel
 from pages.shared.controls import refused
@@ -20,18 +29,31 @@ PAIRS_SHOWN = 24
 
 
 def show_additivity(settings: Settings, on_step: OnStep) -> None:
-    answer = answered(comparison_request(settings)) or ask(comparison_request(settings), on_step)
+    """Recovered effects and pairs, stored or measured now; the other models are fitted when somebody asks for it."""
+    request = comparison_request(settings)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        is_asked = st.button("Measure it here", icon=":material/play_arrow:", key="additive.compare")
+        st.caption("Fits the table alone, a boosting machine and a black box on the same rows: half a minute or more.")
+    answer = ask(request, on_step) if is_asked else answered(request)
+    found = evaluation_of(settings.model)
     if isinstance(answer, Refusal):
         refused(answer.sentence)
-    else:
+    elif answer is not None:
         draw_table("Fit on rows that nothing was fitted to", *scores_table(answer), mark_best=False)
-        effects = answer.values.get("effects") or {}
-        if effects:
-            draw_table("Are the effects right?", *effects_table(effects, answer.values["concurvity"]), mark_best=False)
-        say_concurvity(answer.values["concurvity"], bool(effects))
-        say_interaction(answer.values["interactions"])
-        _list_pairs(answer)
-    show_tied_case()
+        _show_checks(answer.values)
+    elif found is not None:
+        _show_checks(found)
+    if settings.model not in (TIED, DROPPED):  # there it stands on the page itself
+        show_tied_case()
+
+
+def _show_checks(found: Mapping[str, Any]) -> None:
+    """Whether the effects are right, where that is known; what could be told from other terms; what pairs would add."""
+    if found["effects"]:
+        draw_table("Are the effects right?", *effects_table(found["effects"], found["concurvity"]), mark_best=False)
+    say_concurvity(found["concurvity"], bool(found["effects"]))
+    say_interaction(found["interactions"])
+    _list_pairs(found["interactions"])
 
 
 def scores_table(result: Result) -> tuple[list[Column], list[Row]]:
@@ -67,8 +89,8 @@ def effects_table(effects: Mapping[str, Mapping], concurvity: Mapping[str, float
     return columns, rows
 
 
-def _list_pairs(result: Result) -> None:
-    pairs = sorted(result.values["interactions"].items(), key=lambda item: -item[1])
+def _list_pairs(interactions: Mapping[str, float]) -> None:
+    pairs = sorted(interactions.items(), key=lambda item: -item[1])
     with st.expander("All pairs of terms"):
         columns = [Column("name", "Pair"), Column("share", "Share of the residual explained", "", "On unseen rows.")]
         rows: list[Row] = [{"name": pair.replace(" x ", " × "), "share": part} for pair, part in pairs[:PAIRS_SHOWN]]
@@ -78,12 +100,12 @@ def _list_pairs(result: Result) -> None:
 
 
 # ----------------------------------------------------------------- where a good fit hides wrong effects
-def show_tied_case() -> None:
+def show_tied_case(is_open: bool = False) -> None:
     """One column follows the picture: the same data fitted without and with feature dropout, beside the truth."""
     plain, dropped = stored(TIED), stored(DROPPED)
     if plain is None or dropped is None or not (is_here(TIED) and is_here(DROPPED)):
         return
-    with st.expander("When a good fit hides wrong effects"):
+    with st.expander("When a good fit hides wrong effects", expanded=is_open):
         st.markdown(
             f"In this example the column “{TIED_COLUMN}” follows the size of the square (correlation about .7), so "
             "part of its effect can be moved into the picture's term and back. Both models below saw the same rows; "
