@@ -29,6 +29,7 @@ from backend.training import write_weights
 STRANGERS = 64  # of each modality
 MEASURED = 400  # pictures whose activations are averaged
 MEASURED_SENTENCES = 1200
+_TOGETHER = 50  # pictures in a batch
 CHOOSING = 200  # pairs that settings are chosen on
 _NOTHING_HELD = Held(torch.zeros(0, 1), torch.zeros(0, 1))
 _FLOOR = 0.05  # of the spread over all places: a place that hardly varies does not count without bound
@@ -132,9 +133,9 @@ def measure_statistics(pair: ImageTextPair, material: Material) -> dict[tuple[st
     """Of every block of every tower: place by place for images and sounds, over all tokens for texts."""
     found = {}
     for modality, inputs in ((material.bench.seen, material.seen), *material.others.items()):
-        tower = pair.tower(modality)
+        tower, measured = pair.tower(modality), torch.cat(list(inputs[:MEASURED])).split(_TOGETHER)
         for layer in range(tower.first_layer, tower.n_layers):
-            states = torch.cat([tower.prefix(one, layer) for one in inputs[:MEASURED]])  # (N, T, C)
+            states = torch.cat([tower.prefix(some, layer) for some in measured])  # (N, T, C)
             found[modality, layer] = statistics_of(states)
     for layer in range(pair.text.first_layer, pair.text.n_layers):
         sentences = list(dict.fromkeys(material.sentences))[:MEASURED_SENTENCES]
