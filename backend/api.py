@@ -28,7 +28,7 @@ QUEUE_SIZE = 64
 CONCURRENT_CALLS = 8  # that wait for the device; the engine lets one computation at a time onto it
 CONCURRENT_STREAMS = 64  # each costs one sleeping thread
 CONCURRENT_WORDS = 16  # calls that only look or say something, so that a cancel never waits for work
-STATUS_OF = {"NotAvailable": 503, "OutOfMemory": 503, "Cancelled": 409, "Superseded": 409}  # others: 400
+STATUS_OF = {"NotAvailable": 503, "Busy": 503, "OutOfMemory": 503, "Cancelled": 409, "Superseded": 409}  # others: 400
 
 
 def build(

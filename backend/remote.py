@@ -7,6 +7,7 @@ away, what was known of it last is told, and every request ends in one sentence.
 
 import concurrent.futures
 import contextlib
+import importlib
 import os
 import threading
 import time
@@ -24,10 +25,10 @@ from gradio_client.client import Job
 from gradio_client.exceptions import AppError, AuthenticationError
 from gradio_client.utils import QueueError, TooManyRequestsError
 
-from backend import wire
-from backend.catalog import EMBEDDED, HUB, ModelSpec
+from backend import images, wire
+from backend.catalog import MODELS, ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, digest, request_to_json
-from backend.errors import BadInput, Cancelled, NotAvailable, PrismError
+from backend.errors import BadInput, Busy, Cancelled, NotAvailable, PrismError
 from backend.jobs import ENDED, JobStatus, default_folder
 from backend.limits import LIMITS, MIB
 from backend.service import AudioInfo, EngineStatus, ImageInfo, ModelStatus
@@ -141,9 +142,10 @@ class Connection:
         """Whether the last call found nobody there."""
         return self._failed_at is not None
 
-    def gone(self) -> NotAvailable:
-        return NotAvailable(
-            f"the Prism server {self.name} does not answer; what is on screen stays, and the next request tries again"
+    def gone(self) -> Busy:
+        """The sentence for a server that is away: it passes, so pages ask again when they are next drawn."""
+        return Busy(
+            f"the Prism server {self.name} does not answer; your inputs are kept, and the next request tries again"
         )
 
     def other_version(self) -> NotAvailable:
@@ -205,7 +207,7 @@ class Connection:
         except httpx.HTTPStatusError as error:
             raise self._refusal_of(error.response.status_code) from None
         except (QueueError, TooManyRequestsError):
-            raise NotAvailable(f"the Prism server {self.name} has too much to do; try again in a moment") from None
+            raise Busy(f"the Prism server {self.name} has too much to do; try again in a moment") from None
         except (httpx.TransportError, concurrent.futures.CancelledError, ConnectionError, OSError):
             raise Lost from None
         except (ValueError, KeyError) as error:  # no Gradio there, or it stopped in the middle of a word
@@ -230,7 +232,7 @@ class Connection:
         if status == 413:
             return BadInput(f"this is more than the Prism server {self.name} takes at once")
         if status == 429:
-            return NotAvailable(f"the Prism server {self.name} has too much to do; try again in a moment")
+            return Busy(f"the Prism server {self.name} has too much to do; try again in a moment")
         return Lost()
 
 
@@ -291,8 +293,18 @@ class RemoteService:
 
     # ------------------------------------------------------------- inputs
     def put_image(self, data: bytes) -> ImageInfo:
-        """As `LocalService.put_image`. What was put in before is not sent again until a request misses it."""
-        return self._put_in("/put_image", ImageInfo, data)
+        """As `LocalService.put_image`. What was put in before is not sent again until a request misses it.
+
+        While the server is gone the picture is checked here; the first request that names it sends it.
+        """
+        try:
+            return self._put_in("/put_image", ImageInfo, data)
+        except NotAvailable:
+            if not self.connection.is_gone:
+                raise
+        info = _look_at(data)
+        self._put.put(info.id, _Put(info, data))
+        return info
 
     def put_audio(self, data: bytes) -> AudioInfo:
         """As `LocalService.put_audio`; see `put_image`."""
@@ -303,7 +315,7 @@ class RemoteService:
         return kept.info if kept is not None and isinstance(kept.info, kind) else self._send(endpoint, kind, data)
 
     def _send(self, endpoint: str, kind: type[ImageInfo] | type[AudioInfo], data: bytes) -> Any:
-        body = self.connection.call(endpoint, wire.encode_bytes(data), timeout_s=LONG_ANSWER_S)
+        body = self.connection.call(endpoint, wire.encode_bytes(data), timeout_s=LONG_ANSWER_S, is_patient=False)
         info = wire.fill(kind, body)
         self._put.put(info.id, _Put(info, data))
         return info
@@ -366,10 +378,9 @@ class RemoteService:
     # ------------------------------------------------------------- status
     def models(self) -> list[ModelStatus]:
         """The server's list; while it is gone, as it was last."""
-        shipped = {**EMBEDDED, **HUB}
         found = []
         for row in self._models.get():
-            spec = shipped.get(row["key"]) if row["spec"] is None else wire.fill(ModelSpec, row["spec"])
+            spec = MODELS.get(row["key"]) if row["spec"] is None else wire.fill(ModelSpec, row["spec"])
             if spec is not None:  # else a row of another version, which this one's pages cannot show
                 found.append(ModelStatus(spec, row["is_loaded"], row["nbytes"], row["digest"]))
         return found
@@ -399,6 +410,13 @@ class RemoteService:
             self.connection.call("/remove_model", key, is_patient=False)
         finally:
             self._models.forget()
+
+
+def _look_at(data: bytes) -> ImageInfo:
+    """What the server would say of a picture. Raises: BadInput: it cannot be used."""
+    decode = importlib.import_module("backend.dicom").decode if data[128:132] == b"DICM" else images.decode
+    found = decode(data)
+    return ImageInfo(found.id, found.width, found.height, found.pixels.shape[2], found.notes)
 
 
 def _strings(value: Any) -> set[str]:

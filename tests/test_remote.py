@@ -281,7 +281,8 @@ def test_an_address_that_cannot_be_is_refused(url):
 
 def test_nobody_there_is_one_sentence_and_soon_told():
     service = RemoteService(Connection(f"http://someone:secret@127.0.0.1:{free_port()}/api", pauses_s=(0.05,)))
-    for ask in (lambda: service.run(MAP), lambda: service.put_image(PICTURE), service.models):
+    assert service.put_image(PICTURE).id == IMAGE  # kept, and sent when somebody is there
+    for ask in (lambda: service.run(MAP), service.models):
         with pytest.raises(NotAvailable, match="does not answer") as caught:
             ask()
         assert "secret" not in caught.value.sentence
@@ -303,10 +304,12 @@ def test_a_server_that_goes_away_and_comes_back(server, service):
     wait_until(lambda: messages and messages[-1])
     server.kill()
     thread.join(40)
-    assert [type(error) for error in errors] == [NotAvailable] and "does not answer" in errors[0].sentence
+    assert len(errors) == 1 and isinstance(errors[0], NotAvailable) and "does not answer" in errors[0].sentence
     assert any("try 2 of" in message for message in messages)
+    other = service.put_image(encode_png(STROKES.transpose(1, 0, 2))).id
     assert service.models() == models  # what was known of it is still told
     assert "does not answer" in service.status().problems[0]
     server.start()
     wait_until(lambda: not service.status().problems)
     assert service.run(MAP).values["target"] == 1  # its picture was put in again by itself
+    assert service.run(PredictionRequest(other, "digits-gap")).values["top"]
