@@ -66,7 +66,7 @@ def show_reading(board: Board, waiting: str) -> None:
 def _show_large(board: Board, settings: Settings, waiting: str) -> Settings:
     """The chosen sentence's map, as large as there is room, with boxes."""
     if isinstance(board.picture, Sound):
-        st.audio(board.picture.data, format=board.picture.mime)
+        st.audio(board.picture.data, format=board.picture.mime, start_time=board.picture.start_s)
     panel = large_panel(board, waiting)
     looked = arranged_maps(
         pixels(board),
