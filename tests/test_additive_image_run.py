@@ -160,12 +160,12 @@ def test_put_in_images_make_a_path_and_strangers_are_told(service, tmp_path):
 def test_inverted_noise_says_what_the_code_of_colours_leaves_out(service):
     """The issue's mark is 5 times. With another image's x_T the square moves towards that image's place.
 
-    Not all the way (correlation .54 when this was written): x_T keeps a trace of its own image's hue, too.
+    Not all the way (correlation .74 when this was written): x_T keeps a trace of its own image's hue, too.
     """
     model = load_fitted(NAIMS["colours"], service.library.weights_folder, "cpu")
     found = reconstruction(service.library.load("colours-dae").module, model)
     assert found["random_over_inverted"] > 5
-    assert found["place_follows_x_T"] > 0.4 and found["hue_follows_z"] > 0.9
+    assert found["place_follows_x_T"] > 0.6 and found["hue_follows_z"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -188,14 +188,15 @@ RECIPES: dict[str, Recipe] = {
         level_power=1.0,
         half=False,  # slower here: the net is small
     ),
-    # One latent says what colour adds to a silhouette: the hue. All else (place, size, ground) is left to x_T.
+    # One latent says what the colour adds to a silhouette: the hue, read where the silhouette is. Place, size and
+    # ground are left to x_T.
     "colours-dae": Recipe(
         source="squares",
         network={
             "side": 32,
             "n_latents": 1,
-            "encoder": "pooled",
-            "encoder_options": {"widths": [24, 32]},
+            "encoder": "salient",
+            "encoder_options": {"says": ["colour"], "hidden": 32},
             "widths": [64, 96],
             "unshuffle": 4,
             "prediction": "v_prediction",
@@ -203,9 +204,9 @@ RECIPES: dict[str, Recipe] = {
             "steps": 20,
         },
         code_noise=0.05,
-        encoder_steps=1500,
+        encoder_steps=800,
         spare_latents=6,
         spare_view="silhouette",
-        steps=3000,
+        steps=2000,
     ),
 }
