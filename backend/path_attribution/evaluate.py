@@ -25,6 +25,7 @@ from backend.contracts import OnStep, Params, Step
 from backend.errors import BadInput, Cancelled, ModelFault, OutOfMemory, PrismError
 from backend.limits import LIMITS
 from backend.models.classifier import LoadedClassifier
+from backend.models.first_layer import quick_first_layer
 from backend.path_attribution import metrics
 from backend.path_attribution.baselines import make_baseline
 from backend.path_attribution.data import LabelledImages
@@ -371,7 +372,7 @@ class _Bench:
         stack = torch.stack(list(maps.values()))  # (M, B, H, W)
         scene = (self.loaded.module, self.images, self.baselines, self.targets, stack)
         found: dict[str, Values] = {name: {} for name in maps}
-        with self.runtime.lock:
+        with self.runtime.lock, quick_first_layer(self.loaded.module):
             if plan.steps:
                 sweep = metrics.deletion_insertion(
                     *scene, plan.steps, self._generator("ties"), self._chunks(), self.progress.tick

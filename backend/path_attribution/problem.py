@@ -49,7 +49,7 @@ class Problem:
 
         def chunk(x: Tensor, t: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                return (self._logit(_laid_out(x), t),)
+                return (self._logit(x, t),)
 
         return self.chunks.map(chunk, points, targets)[0]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from backend.errors import ModelFault
+from backend.models.first_layer import quick_first_layer
 from backend.path_attribution.problem import Explanation, Problem
 
 _BLOCK = 64  # masks drawn and held at a time; a constant, so that a seed means the same on every device
@@ -80,7 +81,7 @@ def _probabilities_behind(problem: Problem, masks: Tensor) -> Tensor:
     def chunk(pair: Tensor) -> tuple[Tensor]:
         image, mask = pair // n_masks, masks[pair % n_masks, None]
         baseline = problem.baselines[image]
-        with torch.no_grad():
+        with torch.no_grad(), quick_first_layer(problem.model):
             logits = problem.model(baseline + mask * (problem.images[image] - baseline))
         if not torch.isfinite(logits).all():
             raise ModelFault("the model returned a score that is not a number for a masked image", "model")

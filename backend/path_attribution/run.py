@@ -24,6 +24,7 @@ from backend.contracts import (
 )
 from backend.errors import BadInput, ModelFault
 from backend.models.classifier import LoadedClassifier
+from backend.models.first_layer import quick_first_layer
 from backend.models.inputs import to_model_input
 from backend.path_attribution import metrics, randomisation
 from backend.path_attribution.baselines import make_baseline
@@ -349,9 +350,10 @@ def _gallery(context: Context, request: FaithfulnessRequest | SensitivityRequest
 def _judge_faithfulness(context: Context, request: FaithfulnessRequest) -> Result:
     gallery = _gallery(context, request)
     chunks = Chunks(context.runtime.chunk_size(*gallery.scene.pixels.shape[-2:]))
-    with watch(gallery.scene.loaded.module, context.is_cancelled) as passes:
+    module = gallery.scene.loaded.module
+    with watch(module, context.is_cancelled) as passes, quick_first_layer(module):
         sweep = metrics.deletion_insertion(
-            gallery.scene.loaded.module,
+            module,
             gallery.scene.pixels,
             gallery.baselines,
             gallery.scene.targets,
@@ -419,9 +421,10 @@ def _judge_sensitivity(context: Context, request: SensitivityRequest) -> Result:
     height, width = gallery.scene.pixels.shape[-2:]
     sizes = tuple(max(1, round(fraction * height * width)) for fraction in request.fractions)
     chunks = Chunks(context.runtime.chunk_size(height, width))
-    with watch(gallery.scene.loaded.module, context.is_cancelled) as passes:
+    module = gallery.scene.loaded.module
+    with watch(module, context.is_cancelled) as passes, quick_first_layer(module):
         correlations = metrics.sensitivity_n(
-            gallery.scene.loaded.module,
+            module,
             gallery.scene.pixels,
             gallery.baselines,
             gallery.scene.targets,

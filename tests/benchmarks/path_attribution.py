@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.models.classifier import Classifier
+from backend.models.first_layer import quick_first_layer
 from backend.models.networks import LeNet
 from backend.path_attribution import blur_ig, guided_ig, integrated_gradients, samp
 from backend.path_attribution.problem import Problem
@@ -431,9 +432,10 @@ def section_sweep() -> Iterator[Ratio]:
 
     def sweep(some: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        found = deletion_insertion(
-            model, images, black, problem.targets, some, steps, generator, Chunks(problem.chunks.size)
-        )
+        with quick_first_layer(model):  # as whoever calls it for a page or a table does
+            found = deletion_insertion(
+                model, images, black, problem.targets, some, steps, generator, Chunks(problem.chunks.size)
+            )
         return torch.stack([found.deletion.logit, found.insertion.logit])  # (2, M, B, K + 1)
 
     def picture_by_picture() -> Tensor:
