@@ -87,7 +87,7 @@ def _judge_reading(bank: Bank, seed: int) -> dict[str, float]:
     grey, seen = _pictures(bank, _READ // 4, seed, is_held_out=True)
     read = grey.reshape(len(grey), -1) @ bank.reading.T + bank.offset
     return {
-        name: round(float(1 - ((read[:, k] - seen[name]) ** 2).mean() / seen[name].var()), 4)
+        name: round(float(1 - ((read[:, k] - seen[name]) ** 2).mean() / max(seen[name].var(), 1e-12)), 4)
         for k, name in enumerate(ATTRIBUTES)
     }
 
