@@ -139,6 +139,7 @@ def _show_linear() -> None:
         st.image(np.concatenate(rows), width="stretch", output_format="PNG")
     st.markdown(
         f"The same scenes from moving (above) to fading (below). Smallest singular value of W(z) by share of "
-        f"nonlinearity: {', '.join(values)}. At 0 every mixture of the blocks reconstructs as well: paint a support "
-        "under *Train your own*, lower the nonlinearity, and train."
+        f"nonlinearity: {', '.join(values)}. At 0 every mixture of the blocks reconstructs as well, and chance "
+        "decides which one a start ends in, sometimes one near the blocks: lower the nonlinearity under *Train your "
+        "own* and train from several seeds."
     )
