@@ -96,14 +96,11 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from backend.catalog import AUTOENCODERS, DECODERS, NAIMS, PAIRS
-    from backend.describe import describe_model
-    from backend.service import ModelStatus, local_service
+    from backend.describe import describe_models
+    from backend.service import local_service
 
     service = local_service()
-    others = [row for rows in (DECODERS, PAIRS, NAIMS, AUTOENCODERS) for row in rows.values()]
-    unloaded = [ModelStatus(spec, False, 0, "") for spec in others]  # a fresh process has loaded none
-    rows = [describe_model(status) for status in [*service.models(), *unloaded]]
+    rows = describe_models(service)
     if arguments.json:
         _print_json(rows)
     else:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from backend.catalog import AUTOENCODERS, DECODERS, NAIMS, PAIRS, ROWS_OF, KindSpec, MethodSpec
+from backend.catalog import ROWS_OF, KindSpec, MethodSpec
 from backend.service import InterpretService, ModelStatus
 
 
@@ -13,14 +13,8 @@ def describe_methods() -> list[dict[str, Any]]:
 
 
 def describe_models(service: InterpretService) -> list[dict[str, Any]]:
-    """The models of every family: those that the engine lists, then those that ship for the other families."""
-    listed = service.models()
-    keys, loaded = {status.spec.key for status in listed}, service.status().loaded
-    others = [row for rows in (DECODERS, PAIRS, NAIMS, AUTOENCODERS) for row in rows.values() if row.key not in keys]
-    return [
-        *map(describe_model, listed),
-        *({**describe_model(ModelStatus(row, row.key in loaded, 0, "")), "resident_bytes": None} for row in others),
-    ]
+    """The models of every family."""
+    return [describe_model(status) for status in service.models()]
 
 
 def describe_method(spec: MethodSpec | KindSpec) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Context:
 
     def model(self, key: str, task: str = "classification"):
         """The model on the device. Raises: BadInput: no such model, or it is made for another task."""
-        spec = self.library.spec(key)
+        spec = self.library.spec(key, task)
         if spec.task != task:
             raise BadInput(f"{key} is made for {spec.task.replace('_', ' ')}, not {task.replace('_', ' ')}", "model")
         load = functools.partial(self.library.load, key, self.runtime.device, self.runtime.dtype)

@@ -17,6 +17,7 @@ import torchvision
 from torch import nn
 
 from backend import catalog
+from backend.contracts import DecodingRequest, ShapeFunctionsRequest
 from backend.errors import BadInput, NotAvailable
 from backend.models import hub, networks, weights
 from backend.models.classifier import Classifier
@@ -24,6 +25,8 @@ from backend.models.layers import gap_head, has_functional_relu, nonlinearity_pr
 from backend.models.library import WEIGHTS, Library
 from backend.path_attribution import composites, data
 from backend.path_attribution.train import accuracy
+from backend.runtime import Runtime
+from backend.service import LocalService
 from tests.helpers import reseed
 
 LENET = {"key": "mine", "architecture": "prism:lenet-gap", "labels": ["a", "b", "c"], "input_size": [28, 28],
@@ -95,6 +98,25 @@ def test_a_damaged_weights_file_is_refused(tmp_path):
 def test_unknown_models_are_listed(library):
     with pytest.raises(BadInput, match="digits-gap.*timm:NAME"):
         library.spec("nope")
+
+
+def test_every_family_is_in_the_one_list(library):
+    specs = library.specs()
+    assert list(specs)[: len(catalog.EMBEDDED)] == list(catalog.EMBEDDED) and specs == catalog.MODELS
+    rows = (catalog.EMBEDDED, catalog.HUB, catalog.PAIRS, catalog.NAIMS, catalog.AUTOENCODERS, catalog.DECODERS)
+    assert len(specs) == sum(map(len, rows))  # no key is used twice
+    with pytest.raises(BadInput, match=r"balls-u-additive") as caught:
+        library.spec("nope", "additive_decoding")
+    assert "digits-gap" not in caught.value.sentence
+
+
+def test_the_service_says_which_models_of_every_family_lie_in_memory(library):
+    service = LocalService(Runtime("cpu"), library)
+    service.run(DecodingRequest("balls-l-additive", grid=(2, 2)))
+    service.run(ShapeFunctionsRequest("squares", points=5))
+    found = {status.spec.key: status for status in service.models() if status.is_loaded}
+    assert found.keys() == {"balls-l-additive", "squares"}
+    assert all(status.nbytes > 0 and len(status.digest) == 64 for status in found.values())
 
 
 def test_loading_leaves_the_global_random_numbers_alone(library):

@@ -123,11 +123,11 @@ def run(context: Context, request: Request) -> Result:
 def _model(context: Context, key: str) -> FittedModel:
     """Raises: BadInput: no such model; NotAvailable: it was not fitted here."""
     if key.startswith(own_training.JOB_PREFIX):
-        return context.runtime.model(f"naim:{key}", lambda: own_training.load_own(key, context.runtime.device))
+        return context.runtime.model(key, lambda: own_training.load_own(key, context.runtime.device))
     if key not in NAIMS:
         raise BadInput(f"unknown model {key!r}; one of {', '.join(NAIMS)}", "model")
     folder = context.library.weights_folder
-    return context.runtime.model(f"naim:{key}", lambda: load_fitted(NAIMS[key], folder, context.runtime.device))
+    return context.runtime.model(key, lambda: load_fitted(NAIMS[key], folder, context.runtime.device))
 
 
 def _autoencoder(context: Context, model: FittedModel) -> LoadedAutoencoder:

@@ -56,6 +56,9 @@ FAMILIES: dict[str, FamilySpec] = {
 # The rows of each family's methods; a key may mean another method in another family.
 METHODS_OF: dict[str, dict[str, MethodSpec]] = {"path_attribution": METHODS, "image_text": PAIR_METHODS}
 
+# The models that ship, and those of the hub that are listed, of every family.
+MODELS: dict[str, ModelSpec] = {**EMBEDDED, **PAIRS, **NAIMS, **AUTOENCODERS, **DECODERS, **HUB}
+
 # What each family compares: methods, or kinds of models.
 ROWS_OF: dict[str, Mapping[str, MethodSpec | KindSpec]] = {
     **METHODS_OF,
@@ -100,6 +103,7 @@ __all__ = [
     "IMAGE_MODELS",
     "METHODS",
     "METHODS_OF",
+    "MODELS",
     "NAIMS",
     "PAIRS",
     "PAIR_METHODS",

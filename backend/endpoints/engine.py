@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from backend import wire
-from backend.catalog import EMBEDDED, HUB
+from backend.catalog import MODELS
 from backend.contracts import Request, Result, Step, request_from_json
 from backend.describe import describe_methods, describe_models
 from backend.endpoints.door import Door, Endpoint, friendly, read_settings, read_text
@@ -212,11 +212,10 @@ def controls(door: Door, calls: Calls, uploads: Uploads) -> list[Endpoint]:
 
     def model_rows() -> list:
         """List the models as the engine's own list has them; rows that ship go by their key alone."""
-        shipped = {**EMBEDDED, **HUB}
         return [
             {
                 "key": status.spec.key,
-                "spec": None if shipped.get(status.spec.key) == status.spec else wire.spec_to_wire(status.spec),
+                "spec": None if MODELS.get(status.spec.key) == status.spec else wire.spec_to_wire(status.spec),
                 "is_loaded": status.is_loaded,
                 "nbytes": status.nbytes,
                 "digest": status.digest,

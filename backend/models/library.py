@@ -1,4 +1,4 @@
-"""Every classifier that Prism knows: those that ship, timm's on the hub, and the user's own."""
+"""Every model that Prism knows, of every family: those that ship, those on the hub, and the user's own."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ class Library:
     def _read_models_file(self, path: Path) -> None:
         specs, self.problems = user_models.read_models_file(path, self.limits)
         for spec in specs:
-            if spec.key in catalog.EMBEDDED or spec.key in catalog.HUB:
+            if spec.key in catalog.MODELS:
                 self.problems.append(f"{path.name}, model {spec.key}: a model that ships has this key; choose another")
             else:
                 self._local[spec.key] = spec
@@ -58,12 +58,14 @@ class Library:
     # ------------------------------------------------------------- rows
     def specs(self) -> dict[str, ModelSpec]:
         """All rows by key: those that ship first, then the user's, then the hub's."""
+        shipped = {key: spec for key, spec in catalog.MODELS.items() if spec.source == "embedded"}
         with self._lock:
-            return {**catalog.EMBEDDED, **self._local, **catalog.HUB}
+            return {**shipped, **self._local, **catalog.HUB}
 
-    def spec(self, key: str) -> ModelSpec:
-        """The row of a model. Any `timm:NAME` is a model of the hub, listed or not.
+    def spec(self, key: str, task: str = "classification") -> ModelSpec:
+        """The row of a model. Any `timm:NAME` or `open_clip:NAME` is a model of the hub, listed or not.
 
+        Args: task: what it is wanted for; any model is found, but a refusal lists those for this.
         Raises: BadInput: no such model; the sentence lists the keys.
         """
         if isinstance(key, str) and key.startswith(hub.PREFIX):
@@ -76,15 +78,12 @@ class Library:
             return decoders.job_spec(key)[0]
         if isinstance(key, str) and key.startswith(clip.PREFIX) and key not in self.specs():
             return open_clip_spec(key)
-        spec = (
-            self.specs().get(key)
-            or catalog.DECODERS.get(key)
-            or catalog.PAIRS.get(key)
-            or catalog.AUTOENCODERS.get(key)
-        )
-        if spec is None:
-            raise BadInput(f"unknown model {key!r}; one of {', '.join(self.specs())}, or timm:NAME", "model")
-        return spec
+        specs = self.specs()
+        if key not in specs:
+            keys = ", ".join(k for k, spec in specs.items() if spec.task == task)
+            by_name = {"classification": ", or timm:NAME", clip.TASK: f", or {clip.PREFIX}NAME"}.get(task, "")
+            raise BadInput(f"unknown model {key!r}; one of {keys}{by_name}", "model")
+        return specs[key]
 
     def card(self, key: str) -> dict[str, Any] | None:
         """What is known of a model that ships: data, recipe, measured accuracy, digest. None: it has no card."""

@@ -96,7 +96,7 @@ def _look(model: str, picture: Picture) -> Answer:
 
 
 def _choose_model(settings: Settings) -> str:
-    rows = {status.spec.key: status.spec for status in service().models()}
+    rows = {s.spec.key: s.spec for s in service().models() if s.spec.task == "classification"}
     keys = list(rows) if settings.model in rows else [*rows, settings.model]
     begin("path.model", settings.model)
     key = st.selectbox(
