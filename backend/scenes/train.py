@@ -93,7 +93,10 @@ _ABOUT_METHOD = (
     "image tower first, supervised by masks for each token and by kinds, places and relations on the pooled feature; "
     "then, with that tower frozen, text tower and projection by a contrastive loss with several positives"
 )
-_LIMITS = "It knows four shapes in five colours on a plain ground and the words of its captions, and nothing else."
+_LIMITS = (
+    "It knows four shapes in five colours on a plain ground, one by one and in pairs of a kind. Which of two things is "
+    "left of or above the other it does not know: its answers are those of a coin."
+)
 
 
 def job(args: Mapping[str, Any], context: Any) -> dict[str, Any]:

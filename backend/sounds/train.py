@@ -138,7 +138,10 @@ _ABOUT_METHOD = (
     "pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss with several "
     "positives; then the picture tower by the same loss against both"
 )
-_LIMITS = "It knows eight synthesised sounds and the words of its captions: a recorded dog is no dog that it has heard."
+_LIMITS = (
+    "It knows eight synthesised sounds: a recorded dog is no dog that it has heard. Which of two sounds comes first it "
+    "does not know: its answers are those of a coin."
+)
 
 
 # ----------------------------------------------------------------- pictures
