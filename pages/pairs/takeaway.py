@@ -48,8 +48,8 @@ from pages.shared.figures import WORD_COLOURS, Panel, curves_svg, static_figure
 
 NO_DEVICE = "Prism is no medical device. Its maps say what a model uses, not what a patient has."
 KNOWS = {  # what models that are not about radiographs know
-    "scenes-clip": "scenes-clip knows four drawn shapes in five colours; which of two is left or above it does not know.",
-    "sounds-clip": "sounds-clip has heard eight synthesised sounds and no recorded one; it does not know which came first.",
+    "scenes-clip": "scenes-clip knows four drawn shapes in five colours, but not which of two is left or above.",
+    "sounds-clip": "sounds-clip has heard eight synthesised sounds, no recorded one, and not which came first.",
 }
 SIMULATED = "cxr-clip is trained on simulated radiographs and is no medical device."
 _LEFT_OUT = "(left out)"
