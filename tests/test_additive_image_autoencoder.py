@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backend.additive_image import train
-from backend.additive_image.data import draw_squares
+from backend.additive_image.data import draw_squares, hue_colours
 from backend.additive_image.recipes import SOURCES, Recipe
 from backend.errors import BadInput, Cancelled, ShapeError
 from backend.models.diffusion_autoencoder import (
@@ -127,6 +127,11 @@ def test_a_salient_code_says_place_size_colour_and_ground_each_by_itself():
     recoloured = dataclasses.replace(squares, hue=np.roll(squares.hue, 1))
     other = SalientEncoder(32, 7)(torch.from_numpy(recoloured.draw()).permute(0, 3, 1, 2) * 2 - 1).numpy()
     np.testing.assert_allclose(other[:, [0, 1, 2, 6]], code[:, [0, 1, 2, 6]], atol=0.02)
+    blurred, pure = (
+        (SalientEncoder(32, 3, says=("colour",), focus=power)(pictures * 2 - 1) + 1) / 2 for power in (1, 8)
+    )
+    wanted = torch.from_numpy(hue_colours(squares.hue)).float()
+    assert (pure - wanted).square().mean() < 0.02 * (blurred - wanted).square().mean()
     by_hue = SalientEncoder(32, 1, says=("colour",), hidden=4)
     assert by_hue(pictures).shape == (200, 1)
     assert torch.isfinite(by_hue(torch.zeros(1, 3, 32, 32))).all()  # nothing stands out
