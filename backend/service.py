@@ -20,8 +20,16 @@ from typing import Any, Protocol
 
 from backend import audio, images
 from backend.catalog import ModelSpec
-from backend.contracts import OnStep, Request, Result, Step, request_key
-from backend.errors import BadInput, Busy, Cancelled, NotAvailable, OutOfMemory, Superseded
+from backend.contracts import (
+    DecodingRequest,
+    OnStep,
+    Request,
+    Result,
+    ShapeFunctionsRequest,
+    Step,
+    request_key,
+)
+from backend.errors import BadInput, Busy, Cancelled, NotAvailable, OutOfMemory, PrismError, Superseded
 from backend.limits import LIMITS, Limits
 from backend.models.library import Library
 from backend.runtime import Runtime
@@ -182,6 +190,13 @@ def _refuse_to_run_out_of_memory(
         return run(context, request)
     except torch.OutOfMemoryError:
         raise OutOfMemory("the device has no memory left for this model; choose a smaller one", "model") from None
+
+
+# What tries an uploaded model whose weights are read by its family.
+_TRIALS: dict[str, Callable[[str], Request]] = {
+    "additive_decoding": lambda key: DecodingRequest(key, grid=(2, 2)),
+    "additive_image": lambda key: ShapeFunctionsRequest(key, points=2),
+}
 
 
 class _Flight(threading.Thread):
@@ -429,11 +444,18 @@ class LocalService:
 
     # ------------------------------------------------------------- models of the user's own
     def add_model(self, fields: Mapping[str, Any], weights: bytes) -> ModelSpec:
-        """Add an uploaded classifier after a dry run; kept in memory until removed or the process ends.
+        """Add an uploaded model after a dry run; kept in memory until removed or the process ends.
 
         Raises: BadInput: a field or the weights do not fit; the error's field names which.
         """
-        return self.library.add_local(fields, weights)
+        spec = self.library.add_local(fields, weights)
+        try:
+            if spec.task in _TRIALS:
+                self.run(_TRIALS[spec.task](spec.key))
+        except PrismError:
+            self.remove_model(spec.key)
+            raise
+        return spec
 
     def remove_model(self, key: str) -> None:
         """Forget a model of the user's own and free its memory. Raises: BadInput: it is none of those."""

@@ -215,7 +215,7 @@ GOOD = {**LENET, "weights": "w.safetensors"}
         ({"colour": "red"}, "unknown field 'colour'"),
         ({"architecture": "keras:resnet"}, "expected torchvision:NAME"),
         ({"architecture": None}, "'architecture' is missing"),
-        ({"task": "image_text"}, "expected 'classification'"),
+        ({"task": "segmentation"}, "expected 'classification' or 'image_text'"),
         ({"weights": "none.safetensors"}, "is not there"),
         ({"labels": []}, "expected 2"),
         ({"labels": None}, "labels is missing"),

@@ -145,6 +145,11 @@ def _bench(context: Context, key: str) -> Bench:
     recipe = Recipe.from_json(loaded.card["recipe"])
     if recipe.images:
         raise BadInput(f"{key} was trained on pictures of your own; its grid lies beside its weights", "model")
+    module = loaded.module
+    if [len(block) for block in recipe.scene.blocks] != [len(block) for block in module.blocks]:
+        raise BadInput(f"the card of {key} tells of scenes with other blocks than its network has", "model")
+    if recipe.scene.side != module.decoder.side:
+        raise BadInput(f"the card of {key} tells of scenes of another size than its network draws", "model")
     support = recipe.make_support()
     if loaded.codebook is None:
         loaded.codebook = _make_codebook(loaded, recipe.scene, support)

@@ -1,6 +1,6 @@
 """A fitted additive image model with its data: what requests work on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from backend.additive_image import data
 from backend.additive_image.data import HELD_OUT_SEED, Dataset
 from backend.additive_image.nam import AdditiveHead
 from backend.catalog import ModelSpec
+from backend.errors import BadInput
 from backend.models import weights
 from backend.models.autoencoders import read_card
 from backend.models.coders import device_of
@@ -62,9 +63,31 @@ def load_fitted(spec: ModelSpec, folder: Path, device: torch.device) -> FittedMo
     Raises: NotAvailable: not fitted here yet; BadInput: the file is not the card's.
     """
     card = read_card(spec, folder)
-    head, codes, digest = read_head(spec, card, folder, device)
-    dataset = data.make_dataset(card["data"]["name"], card["data"]["rows"], card["data"]["seed"])
-    return FittedModel(spec, card, head, dataset, codes, digest)
+    state, digest = weights.read_file(folder / spec.weights, card["sha256"])
+    return build_fitted(spec, card, state, digest, device)
+
+
+def build_fitted(
+    spec: ModelSpec, card: dict[str, Any], state: Mapping[str, Tensor], digest: str, device: torch.device
+) -> FittedModel:
+    """The model that a card describes, with these weights and the drawn data that it was fitted to.
+
+    Raises: BadInput: the card cannot be read, or the weights are not its own.
+    """
+    try:
+        with torch.device("meta"):  # sizes first: a card may ask for more than there is
+            _fit_head(AdditiveHead.from_card(card["head"]), spec, state, weights.check_fit)
+        head = AdditiveHead.from_card(card["head"])
+        dataset = data.make_dataset(card["data"]["name"], card["data"]["rows"], card["data"]["seed"])
+    except (TypeError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise BadInput(f"the card cannot be read: {str(error).splitlines()[0][:160]}", "card") from error
+    _fit_head(head, spec, state, weights.fit_state_dict)
+    codes = state.get("codes", torch.zeros(0))
+    if codes.ndim != 2 or codes.shape[1] != head.n_latents or not 0 < len(codes) <= len(dataset):
+        raise BadInput(f"codes of shape {tuple(codes.shape)}; expected (rows, {head.n_latents})", "weights")
+    if tuple(head.kinds) != tuple(len(column.categories) for column in dataset.columns):
+        raise BadInput(f"the card's columns are not those of {card['data']['name']}", "card")
+    return FittedModel(spec, card, head.to(device).eval().requires_grad_(False), dataset, codes.to(device), digest)
 
 
 def read_head(
@@ -73,9 +96,18 @@ def read_head(
     """A head, the codes that lie beside it and the digest of their file. Raises: BadInput: it is not the card's."""
     state, digest = weights.read_file(folder / spec.weights, card["sha256"])
     head = AdditiveHead.from_card(card["head"])
-    own = {name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)}
-    weights.fit_state_dict(head, own, 0, spec.architecture)
+    _fit_head(head, spec, state, weights.fit_state_dict)
     return head.to(device).eval().requires_grad_(False), state["codes"].to(device), digest
+
+
+def _fit_head(
+    head: AdditiveHead,
+    spec: ModelSpec,
+    state: Mapping[str, Tensor],
+    fit: Callable[[torch.nn.Module, Mapping[str, Tensor], int, str], None],
+) -> None:
+    own = {name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)}
+    fit(head, own, 0, spec.architecture)
 
 
 def pack(head: AdditiveHead, codes: Tensor) -> dict[str, Tensor]:

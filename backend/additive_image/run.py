@@ -11,6 +11,7 @@ from backend.additive_image import directions, own_training
 from backend.additive_image.data import IMAGE
 from backend.additive_image.fitted import (
     FittedModel,
+    build_fitted,
     load_fitted,
     shape_table,
     to_images,
@@ -18,7 +19,8 @@ from backend.additive_image.fitted import (
     true_shape,
 )
 from backend.additive_image.measure import measure_path, to_pixels
-from backend.catalog import IMAGE_MODELS, NAIMS
+from backend.catalog import IMAGE_MODELS
+from backend.catalog.additive_image import FAMILY
 from backend.contracts import (
     AttributeEffectsRequest,
     ImageCornersRequest,
@@ -124,10 +126,13 @@ def _model(context: Context, key: str) -> FittedModel:
     """Raises: BadInput: no such model; NotAvailable: it was not fitted here."""
     if key.startswith(own_training.JOB_PREFIX):
         return context.runtime.model(key, lambda: own_training.load_own(key, context.runtime.device))
-    if key not in NAIMS:
-        raise BadInput(f"unknown model {key!r}; one of {', '.join(NAIMS)}", "model")
-    folder = context.library.weights_folder
-    return context.runtime.model(key, lambda: load_fitted(NAIMS[key], folder, context.runtime.device))
+    library, device = context.library, context.runtime.device
+    spec = library.spec(key, FAMILY)
+    if spec.task != FAMILY:
+        raise BadInput(f"{key} is made for {spec.task.replace('_', ' ')}, not {FAMILY.replace('_', ' ')}", "model")
+    if spec.source == "local":
+        return context.runtime.model(key, lambda: build_fitted(spec, *library.read_carded(spec), device))
+    return context.runtime.model(key, lambda: load_fitted(spec, library.weights_folder, device))
 
 
 def _autoencoder(context: Context, model: FittedModel) -> LoadedAutoencoder:

@@ -341,6 +341,37 @@ def load_open_clip(
     return pair
 
 
+def build_open_clip(
+    key: str,
+    architecture: str,
+    state: Mapping[str, Tensor],
+    digest: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ImageTextPair:
+    """A model of open_clip with weights that were brought; the images' mean and spread are the architecture's.
+
+    Raises: BadInput: open_clip knows no such model, or the weights do not fit; NotAvailable: its tokenizer or tower
+        is of a kind that cannot be used.
+    """
+    import open_clip
+
+    if architecture not in open_clip.list_models():
+        raise BadInput(f"open_clip has no model named {architecture!r}; see open_clip.list_models()", "architecture")
+    config = open_clip.get_model_config(architecture)
+    if "hf_model_name" in config["text_cfg"] or "hf_tokenizer_name" in config["text_cfg"]:
+        raise NotAvailable(f"{architecture} needs a text model from the hub; bring it by models.toml", "architecture")
+    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away
+        module, _, _ = open_clip.create_model_and_transforms(architecture, pretrained=None)
+    weights.fit_state_dict(module, state, 0, architecture)
+    tokenizer = open_clip.get_tokenizer(architecture)
+    normalise = MeanStd(module.visual.image_mean, module.visual.image_std)
+    words = BytePairTokenizer(tokenizer, getattr(getattr(module, "text", module), "context_length", 77))
+    pair = make_pair(key, module, normalise, words, digest, {})
+    pair.module.to(device, dtype)
+    return pair
+
+
 def _check_name(architecture: str, tag: str) -> None:
     import open_clip
 

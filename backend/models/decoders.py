@@ -1,6 +1,7 @@
 """Trained autoencoders of scenes on their device: those that ship, and those that a visitor trained as a job."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ def load_decoder(spec: ModelSpec, folder: Path, device: torch.device, dtype: tor
         command = f"python -m backend train {name}" + (f" --seed {seed}" if seed else "")
         raise NotAvailable(f"{spec.key} has no weights here; `{command}` makes them", "model") from None
     state, digest = weights.read_file(folder / spec.weights, card["sha256"])
+    return build_decoder(spec, card, state, digest, device, dtype)
+
+
+def build_decoder(
+    spec: ModelSpec,
+    card: dict[str, Any],
+    state: Mapping[str, torch.Tensor],
+    digest: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> LoadedDecoder:
+    """The network that a card describes, with these weights. Raises: BadInput: they are no card, or do not fit."""
+    try:
+        with torch.device("meta"):  # sizes first: a card may ask for more than there is
+            weights.check_fit(Autoencoder(**card["network"]), state, 0, spec.architecture)
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise BadInput(f"the card's network cannot be built: {str(error).splitlines()[0][:160]}", "card") from error
     with torch.random.fork_rng(devices=[]):  # initial weights are thrown away
         module = Autoencoder(**card["network"])
     weights.fit_state_dict(module, state, 0, spec.architecture)

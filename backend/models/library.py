@@ -14,7 +14,7 @@ from torch import nn
 from backend import catalog
 from backend.catalog import ModelSpec
 from backend.catalog.image_text import open_clip_spec
-from backend.errors import BadInput, NotAvailable
+from backend.errors import BadInput, NotAvailable, PrismError
 from backend.limits import LIMITS, Limits
 from backend.models import autoencoders, clip, decoders, exported, hub, networks, user_models, weights
 from backend.models.classifier import Classifier, LoadedClassifier
@@ -43,6 +43,7 @@ class Library:
         self._lock = threading.RLock()
         self._local: dict[str, ModelSpec] = {}
         self._uploads: dict[str, _Weights] = {}
+        self._cards: dict[str, dict[str, Any]] = {}  # of uploads
         models_file = models_file or os.environ.get("PRISM_MODELS")
         if models_file:
             self._read_models_file(Path(models_file).expanduser())
@@ -105,6 +106,8 @@ class Library:
         """
         spec = self.spec(key)
         if spec.task == decoders.TASK:
+            if key in self._local:
+                return decoders.build_decoder(spec, *self.read_carded(spec), torch.device(device), dtype)
             folder = decoders.job_spec(key)[1] if spec.source == "local" else self.weights_folder
             return decoders.load_decoder(spec, folder, torch.device(device), dtype)
         if spec.task == autoencoders.TASK:
@@ -126,7 +129,25 @@ class Library:
         if spec.source == "embedded":
             return clip.load_trained(spec.key, self.weights_folder, device, dtype)
         name = spec.architecture.removeprefix(clip.PREFIX)
+        if spec.key in self._uploads:
+            return clip.build_open_clip(spec.key, name, *self._read(spec), device, dtype)
+        if spec.sha256:
+            weights.file_digest(spec.weights, spec.sha256)
         return clip.load_open_clip(name, spec.weights or None, device, dtype, spec.key)
+
+    def read_carded(self, spec: ModelSpec) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+        """Card, tensors and digest of a user's own model whose network a card describes.
+
+        Raises: BadInput: card and weights are not of one model; NotAvailable: no such file.
+        """
+        card = self._cards.get(spec.key)
+        if card is None:
+            card = user_models.read_card_file(Path(spec.weights).parent / spec.card)
+            user_models.check_card(card, spec.task, spec.architecture)
+        state, digest = self._read(spec)
+        if card.get("sha256", digest) != digest:
+            raise BadInput(f"the card is of other weights: their sha256 starts {str(card['sha256'])[:12]}", "card")
+        return card, state, digest
 
     def _read(self, spec: ModelSpec) -> _Weights:
         with self._lock:
@@ -146,9 +167,10 @@ class Library:
         """Add an uploaded model; it is kept in memory until the process ends or `remove` is called.
 
         Args:
-            fields: the row's fields, as in models.toml but without `weights`; or a checked row.
+            fields: the row's fields, as in models.toml but without `weights`, and `card` is the card's content; or a
+                checked row of a classifier.
             data: a safetensors file with all the tensors of the architecture.
-        Returns: the row. The model was built and answered one dry image before it was kept.
+        Returns: the row. The model was built before it was kept; a classifier answered one dry image.
         Raises: BadInput: a field, the weights or the labels do not fit, or the key is taken.
         """
         spec = fields if isinstance(fields, ModelSpec) else user_models.read_row(fields, None, self.limits)
@@ -162,11 +184,20 @@ class Library:
         upload = state, digest = weights.read_upload(data, self.limits)
         if spec.sha256 and spec.sha256 != digest:
             raise BadInput(f"the file's sha256 starts {digest[:12]}, expected {spec.sha256[:12]}", "weights")
-        _assemble(spec, build_network(spec, state), digest)
+        if spec.task == "classification":
+            _assemble(spec, build_network(spec, state), digest)
         with self._lock:
             if spec.key in self.specs():
                 raise BadInput(f"the key {spec.key!r} is taken; choose another", "key")
             self._local[spec.key], self._uploads[spec.key] = spec, upload
+            if spec.task in user_models.CARDED:
+                self._cards[spec.key] = dict(fields["card"])
+        try:
+            if spec.task in (clip.TASK, decoders.TASK):
+                self.load(spec.key)
+        except PrismError:
+            self.remove(spec.key)
+            raise
         return spec
 
     def remove(self, key: str) -> None:
@@ -180,6 +211,7 @@ class Library:
                 raise BadInput(f"{key!r} is not one of your own models ({mine})", "model")
             del self._local[key]
             self._uploads.pop(key, None)
+            self._cards.pop(key, None)
 
 
 def _assemble(

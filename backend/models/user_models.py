@@ -9,9 +9,22 @@ labels = ["cat", "dog"]                    # or a path to a text file, one a lin
 input_size = [224, 224]
 mean = [0.485, 0.456, 0.406]
 std = [0.229, 0.224, 0.225]
+
+[[model]]
+key = "my-clip"
+task = "image_text"
+architecture = "open_clip:ViT-B-32"
+weights = "my-clip"                        # a weights file, or a folder in the hub's layout
+
+[[model]]
+key = "my-balls"
+task = "additive_decoding"                 # or "additive_image", with prism:additive-image-model
+architecture = "prism:additive-decoder"
+weights = "my-balls.safetensors"           # its card lies beside it: my-balls.json, or the field `card`
 ```
 """
 
+import json
 import math
 import re
 import tomllib
@@ -19,19 +32,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backend.catalog import ModelSpec
+from backend.catalog import AUTOENCODERS, ModelSpec
 from backend.errors import BadInput, PrismError
 from backend.limits import LIMITS, Limits
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TASKS = ("classification",)
 _ARCHITECTURES = ("torchvision:NAME", "timm:NAME", "prism:NAME", "pt2")
 _MAX_SIDE = 4096  # pixels
-_FIELDS = (
-    "key", "task", "architecture", "weights", "labels", "input_size", "mean", "std", "channels", "value_range",
-    "layers", "title", "summary", "licence", "fit", "sha256",
-)  # fmt: skip
+_COMMON = ("key", "task", "architecture", "weights", "title", "summary", "licence", "sha256")
+_FIELDS = {
+    "classification": (*_COMMON, "labels", "input_size", "mean", "std", "channels", "value_range", "layers", "fit"),
+    "image_text": _COMMON,
+    "additive_decoding": (*_COMMON, "card"),
+    "additive_image": (*_COMMON, "card"),
+}
+_MAX_CARD_BYTES = 2**20
+_MAX_CARD_NUMBER = 4096  # no side, width or number of latents of a card is larger
+CARDED = {  # tasks whose networks a card describes, and what they may be called
+    "additive_decoding": ("prism:additive-decoder", "prism:non-additive-decoder", "prism:masked-decoder"),
+    "additive_image": ("prism:additive-image-model",),
+}
+_OPEN_CLIP = re.compile(r"open_clip:[A-Za-z0-9._-]+")
+_MAX_ROWS = 100_000  # of the data set that an additive image model's card names
 
 
 def read_models_file(path: str | Path, limits: Limits = LIMITS) -> tuple[list[ModelSpec], list[str]]:
@@ -75,20 +98,38 @@ def read_row(row: Any, folder: Path | None, limits: Limits = LIMITS) -> ModelSpe
     """
     if not isinstance(row, Mapping):
         raise BadInput("a model is a table of fields", "model")
+    task = _choice(row, "task", tuple(_FIELDS), "classification")
     for name in row:
-        if name not in _FIELDS:
-            raise BadInput(f"unknown field {name!r}; a model has {', '.join(_FIELDS)}", str(name))
+        if name not in _FIELDS[task]:
+            raise BadInput(f"unknown field {name!r}; a model for {task} has {', '.join(_FIELDS[task])}", str(name))
     key = _text(row, "key")
     if not _KEY.fullmatch(key):
         raise BadInput(
             f"key {key!r}; expected up to 64 letters, digits, dots, dashes, underscores or plus signs", "key"
         )
-    _choice(row, "task", _TASKS, "classification")
-    channels = _choice(row, "channels", ("RGB", "BGR", "L"), "RGB")
-    n_channels = 1 if channels == "L" else 3
     sha256 = _text(row, "sha256", "").lower()
     if sha256 and not _SHA256.fullmatch(sha256):
         raise BadInput("sha256 is not 64 hexadecimal digits", "sha256")
+    common = {
+        "key": key,
+        "task": task,
+        "title": _text(row, "title", key),
+        "source": "local",
+        "weights": _weights(row, folder),
+        "sha256": sha256,
+        "licence": _text(row, "licence", ""),
+        "summary": _text(row, "summary", ""),
+    }
+    if task == "image_text":
+        return ModelSpec(**common, architecture=_open_clip(row), labels=(), input_size=(224, 224))
+    if task in CARDED:
+        return _carded_row(row, common, folder)
+    return _classifier_row(row, common, folder, limits)
+
+
+def _classifier_row(row: Mapping[str, Any], common: dict[str, Any], folder: Path | None, limits: Limits) -> ModelSpec:
+    channels = _choice(row, "channels", ("RGB", "BGR", "L"), "RGB")
+    n_channels = 1 if channels == "L" else 3
     low, high = _numbers(row, "value_range", (2,), (0.0, 1.0))
     if low >= high:
         raise BadInput(f"value_range is [{low:g}, {high:g}]; expected the lower end first", "value_range")
@@ -99,23 +140,122 @@ def read_row(row: Any, folder: Path | None, limits: Limits = LIMITS) -> ModelSpe
     if len(mean) != len(std):
         raise BadInput(f"mean has {len(mean)} numbers, std {len(std)}; expected as many", "std")
     return ModelSpec(
-        key=key,
-        title=_text(row, "title", key),
+        **common,
         architecture=_architecture(row, is_upload=folder is None),
-        source="local",
         labels=_labels(row, folder, limits),
         input_size=_input_size(row),
-        weights=_weights(row, folder),
-        sha256=sha256,
         mean=mean,
         std=std,
         channels=channels,
         value_range=(low, high),
         fit=_choice(row, "fit", ("crop", "pad", "stretch"), "crop"),
         layers=_layers(row),
-        licence=_text(row, "licence", ""),
-        summary=_text(row, "summary", ""),
     )
+
+
+def _open_clip(row: Mapping[str, Any]) -> str:
+    value = _text(row, "architecture")
+    if not _OPEN_CLIP.fullmatch(value):
+        raise BadInput(
+            f"architecture is {value!r}; expected open_clip:NAME, such as open_clip:ViT-B-32", "architecture"
+        )
+    return value
+
+
+def _carded_row(row: Mapping[str, Any], common: dict[str, Any], folder: Path | None) -> ModelSpec:
+    """A row whose network its card describes: a JSON file beside the weights, or for an upload the object itself."""
+    name = ""
+    if folder is None:
+        card = row.get("card")
+    else:
+        path = Path(common["weights"])
+        name = _text(row, "card", f"{path.stem}.json")
+        if name != Path(name).name:
+            raise BadInput(f"card is {name!r}; expected the name of a file beside the weights", "card")
+        card = read_card_file(path.parent / name)
+    architecture = _text(row, "architecture")
+    side = check_card(card, common["task"], architecture)
+    return ModelSpec(**common, architecture=architecture, labels=(), input_size=(side, side), card=name)
+
+
+def read_card_file(path: Path) -> Any:
+    """Raises: BadInput: there is no such card, or it is no JSON."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise BadInput(f"the card {path.name!r} is not there; it lies beside the weights", "card") from None
+    return parse_card(data)
+
+
+def parse_card(data: bytes) -> Any:
+    """Raises: BadInput: too large, or no JSON."""
+    if len(data) > _MAX_CARD_BYTES:
+        raise BadInput(f"the card has {len(data):,} bytes; cards up to {_MAX_CARD_BYTES:,} are read", "card")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadInput("the card is not JSON", "card") from None
+
+
+def check_card(card: Any, task: str, architecture: str) -> int:
+    """The side in pixels of the images that a card speaks of.
+
+    Raises: BadInput: it is no card of this architecture, or its numbers are out of range.
+    """
+    if architecture not in CARDED[task]:
+        expected = " or ".join(CARDED[task])
+        raise BadInput(f"architecture is {architecture!r}; expected {expected}", "architecture")
+    if not isinstance(card, Mapping):
+        raise BadInput("the card is missing, or it is not a JSON object", "card")
+    if card.get("architecture") != architecture:
+        raise BadInput(f"the card is one of {card.get('architecture')!r}, not of {architecture}", "card")
+    if task == "additive_decoding":
+        return _check_decoder_card(card)
+    return _check_image_card(card)
+
+
+def _check_decoder_card(card: Mapping[str, Any]) -> int:
+    for name in ("network", "recipe"):
+        if not isinstance(card.get(name), Mapping):
+            raise BadInput(f"the card has no {name!r}; expected a card as `python -m backend train` writes it", "card")
+    if card["recipe"].get("images"):
+        raise BadInput("the decoder was trained on pictures; only those of drawn scenes can be brought", "card")
+    side = card["network"].get("side")
+    _check_numbers(card["network"])
+    if not isinstance(side, int) or side < 8:
+        raise BadInput(f"the card's side is {side!r}; expected pixels in 8..{_MAX_CARD_NUMBER}", "card")
+    return side
+
+
+def _check_image_card(card: Mapping[str, Any]) -> int:
+    data, head, autoencoder = card.get("data"), card.get("head"), card.get("autoencoder")
+    if not isinstance(data, Mapping) or not isinstance(head, Mapping):
+        raise BadInput(
+            "the card has no data or no head; expected a card as `python -m backend train` writes it", "card"
+        )
+    if autoencoder not in AUTOENCODERS:
+        known = ", ".join(AUTOENCODERS)
+        raise BadInput(f"the card's autoencoder is {autoencoder!r}; one of those that ship: {known}", "card")
+    rows, seed = data.get("rows"), data.get("seed")
+    if not isinstance(rows, int) or not 10 <= rows <= _MAX_ROWS or not isinstance(seed, int) or seed < 0:
+        raise BadInput(f"the card's data have {rows!r} rows and seed {seed!r}; expected 10..{_MAX_ROWS} rows", "card")
+    if not isinstance(data.get("name"), str) or not isinstance(card.get("autoencoder_sha256"), str):
+        raise BadInput("the card does not name its data or the digest of its autoencoder", "card")
+    _check_numbers(head)
+    return AUTOENCODERS[autoencoder].input_size[0]
+
+
+def _check_numbers(value: Any) -> None:
+    """A card may not ask for a network that no machine holds."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        if len(value) > _MAX_CARD_NUMBER:
+            raise BadInput(f"a list of {len(value)} in the card; expected up to {_MAX_CARD_NUMBER}", "card")
+        for part in value:
+            _check_numbers(part)
+    elif isinstance(value, (int, float)) and not 0 <= value <= _MAX_CARD_NUMBER:
+        raise BadInput(f"a number {value!r} in the card; expected 0..{_MAX_CARD_NUMBER}", "card")
 
 
 def _text(row: Mapping[str, Any], name: str, default: str | None = None) -> str:

@@ -110,13 +110,18 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], n_labels: in
     Raises: BadInput: missing or extra names or other shapes, the first few named; the field is `labels` if all
         that differs is the number of classes.
     """
+    check_fit(network, state, n_labels, architecture)
+    network.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(network: nn.Module, state: Mapping[str, Tensor], n_labels: int, architecture: str) -> None:
+    """As `fit_state_dict`, but nothing is loaded: the network may be one without memory (`torch.device("meta")`)."""
     own = network.state_dict()
     # Checkpoints from before PyTorch 1.0 do not count batches; nothing in evaluation reads the count.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if not missing and not extra and not wrong:
-        network.load_state_dict(dict(state), strict=False)
         return
     outputs = {state[k].shape[0] for k in wrong if state[k].ndim and own[k].shape[:1] == (n_labels,)}
     same_rest = all(own[k].shape[1:] == state[k].shape[1:] for k in wrong)
