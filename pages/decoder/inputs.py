@@ -12,6 +12,7 @@ from pages.decoder.settings import (
     Case,
     Refusals,
     Settings,
+    brought_cases,
     cases_here,
     is_here,
     read_query,
@@ -55,7 +56,7 @@ def say_refusal(*controls: str) -> None:
 
 def choose_case(settings: Settings, own: Case | None) -> Case:
     """The training support, by name; the visitor's own trainings among them."""
-    cases = cases_here() | ({OWN: own} if own else {})
+    cases = cases_here() | brought_cases() | ({OWN: own} if own else {})
     wanted = settings.case if settings.case in cases else next(iter(cases))
     begin("decoder.case", wanted)
     if recall("decoder.case") not in cases:

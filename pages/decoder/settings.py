@@ -9,11 +9,13 @@ from typing import Any
 from backend.catalog import DECODERS
 from backend.errors import BadInput
 from pages.shared.addresses import read_whole
+from pages.shared.session import brought, escape
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 SIDES = (2, 15)  # scenes along a side of the grid
 SEEDS = 5  # training seeds that may ship
 OWN = "own"  # what was trained here
+BROUGHT = "model-"  # begins the key of a case that is a model of the user's own
 PLANAR = ("plane", "dependent", "four")  # cases whose blocks have more than one latent
 KIND_TITLES = {"additive": "Additive", "non-additive": "Plain", "masked": "Masked"}
 
@@ -132,6 +134,16 @@ def cases_here() -> dict[str, Case]:
     return here
 
 
+def brought_cases() -> dict[str, Case]:
+    """The user's own decoders, each as a case of its own."""
+    found = {}
+    for key, spec in brought("additive_decoding").items():
+        kind = spec.architecture.removeprefix("prism:").removesuffix("-decoder")
+        sentence = f"{escape(spec.title)}: a decoder of your own. {escape(spec.summary)}"
+        found[f"{BROUGHT}{key}"] = Case(f"{BROUGHT}{key}", f"Yours: {spec.title}", sentence, (key,), (kind,))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the page's answer depends on."""
@@ -168,7 +180,7 @@ def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:
     """Settings from an address; what cannot be used keeps its default and gets a sentence."""
     settings, refusals = Settings(), Refusals()
     readers: dict[str, Callable[[str], dict[str, Any]]] = {
-        "case": lambda text: {"case": _one_of("case", text, (*CASES, OWN))},
+        "case": lambda text: {"case": _one_of("case", text, (*CASES, OWN, *brought_cases()))},
         "decoders": lambda text: {"kinds": tuple(dict.fromkeys(text.split(",")))},
         "training_seed": lambda text: {"training_seed": read_whole("training_seed", text, 0, SEEDS - 1)},
         "grid": _read_grid,

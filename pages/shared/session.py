@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from backend import engines
+from backend.catalog import ModelSpec
 from backend.errors import PrismError
 from backend.jobs import Jobs
 from backend.service import InterpretService
@@ -18,6 +19,12 @@ from backend.service import InterpretService
 def service() -> InterpretService:
     """The engine that answers the pages' requests, here or on another machine."""
     return engines.service()
+
+
+def brought(task: str) -> dict[str, ModelSpec]:
+    """The user's own models for a task, by key: from models.toml or the Models page."""
+    specs = (status.spec for status in service().models())
+    return {spec.key: spec for spec in specs if spec.source == "local" and spec.task == task}
 
 
 def jobs() -> Jobs:
