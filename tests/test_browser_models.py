@@ -35,7 +35,7 @@ def offer(page: Page, weights: bytes, labels: int = 10) -> None:
         {"name": "mine.safetensors", "mimeType": "application/octet-stream", "buffer": weights}
     )
     page.get_by_text("mine.safetensors").first.wait_for()
-    page.get_by_role("button", name="Check and add").click()
+    page.get_by_role("button", name="Try it").click()
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_what_does_not_fit_is_refused_and_the_form_stays(visitor, app_url, weigh
 def test_a_model_is_added_used_and_removed(visitor, app_url):
     visitor.goto(f"{app_url}/models")
     offer(visitor, WEIGHTS)
+    expect(visitor.get_by_text(re.compile("It is not added yet"))).to_be_visible(timeout=60_000)
+    visitor.get_by_role("button", name="Add it").click()
     expect(visitor.get_by_text("its weights fit and it answered a dry run").first).to_be_visible(timeout=60_000)
     visitor.goto(f"{app_url}/path-attribution?model=mine&methods=saliency")
     expect(visitor.get_by_text(re.compile("mine")).first).to_be_visible(timeout=60_000)

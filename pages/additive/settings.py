@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.catalog.additive_image import IMAGE_MODELS, NAIMS
+from backend.catalog.additive_image import FAMILY, IMAGE_MODELS, NAIMS
 from backend.contracts import Params
 from backend.errors import BadInput
 from pages.shared.addresses import read_whole
 from pages.shared.controls import read_param, write_param
+from pages.shared.session import brought
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
 OWN = "job-"  # keys of models that were trained here begin so
@@ -108,7 +109,8 @@ def _param_reader(param) -> Callable[[str], dict[str, Any]]:
 
 
 def _one_of(name: str, text: str) -> str:
-    if text not in NAIMS and text != OWN_DATA and not text.startswith(OWN):
+    is_known = text in NAIMS or text == OWN_DATA or text.startswith(OWN)
+    if not is_known and text not in brought(FAMILY):
         raise BadInput(f"unknown {name} {text!r}; one of {', '.join(NAIMS)}", name)
     return text
 

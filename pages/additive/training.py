@@ -6,12 +6,13 @@ import streamlit as st
 
 from backend.additive_image import own_store
 from backend.additive_image.own_store import ENCODERS, JOB_KIND
+from backend.catalog.additive_image import FAMILY
 from backend.errors import PrismError
 from backend.jobs import ENDED, JobStatus
 from pages.additive.own_data import Own, ask_for_data
 from pages.additive.settings import OWN
 from pages.shared.controls import begin, refused
-from pages.shared.session import escape, forget, jobs, recall, remember
+from pages.shared.session import brought, escape, forget, jobs, recall, remember
 
 EVERY_S = 1.0  # how often a running job is looked at
 ON_DISK = (
@@ -21,8 +22,9 @@ ON_DISK = (
 
 
 def own_models() -> dict[str, str]:
-    """Keys and titles of the models that were fitted here, the newest first."""
-    return {f"{OWN}{job.id}": _title(job) for job in own_store.fits(jobs()) if job.state == "done"}
+    """Keys and titles of the models that were fitted here, the newest first, then of those that were brought."""
+    fitted = {f"{OWN}{job.id}": _title(job) for job in own_store.fits(jobs()) if job.state == "done"}
+    return fitted | {key: f"Yours: {spec.title}" for key, spec in brought(FAMILY).items()}
 
 
 def _title(job: JobStatus) -> str:

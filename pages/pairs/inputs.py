@@ -30,7 +30,7 @@ from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_que
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.gallery import gallery
 from pages.shared.paste import paste_into
-from pages.shared.session import escape, forget, recall, remember, service
+from pages.shared.session import brought, escape, forget, recall, remember
 
 Taken = TypeVar("Taken")
 
@@ -100,8 +100,7 @@ def choose_scene(settings: Settings) -> Scene:
 
 def known_models() -> dict[str, ModelSpec]:
     """Pairs that ship, then the user's own."""
-    own = {status.spec.key: status.spec for status in service().models() if status.spec.task == "image_text"}
-    return {**PAIRS, **own}
+    return {**PAIRS, **brought("image_text")}
 
 
 def _choose_model(settings: Settings) -> str:
