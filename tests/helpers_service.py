@@ -58,7 +58,7 @@ class CountingLibrary:
     def nbytes(self) -> int:
         return self.load(self.keys[0], "cpu", torch.float32).nbytes
 
-    def spec(self, key: str) -> ModelSpec:
+    def spec(self, key: str, task: str = "") -> ModelSpec:
         if key not in self.keys:
             raise BadInput(f"unknown model {key!r}; one of {', '.join(self.keys)}", "model")
         return ModelSpec(key, key, "prism:none", "local", ("a", "b", "c"), (12, 12), channels="L")
