@@ -34,6 +34,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _HEALTH = "/_stcore/health"  # tells nothing, so that a watchdog needs no password
 _UPLOADS = "/_stcore/upload_file/"
+_FILES = ("/media/", "/static/", "/_stcore/", "/component/")  # addresses of files, not of pages
 _MAX_FORM_BYTES = 4096  # of the login form
 # Doors of Gradio that this API has no use for: they write a visitor's bytes to the disk, or fetch from elsewhere.
 _CLOSED = re.compile(r"^/api(/gradio_api)?/(upload|upload_progress|proxy=|file[=/]|stream/|component_server|deep_link)")
@@ -206,8 +207,9 @@ class Guard:
 
     def is_unknown_page(self, scope: Scope) -> bool:
         """Would the front end answer this address with its frame, although there is no such page?"""
-        path = scope["path"].strip("/")
-        return bool(self.pages) and not _is_api(scope["path"]) and path != "" and path not in self.pages
+        path = scope["path"]
+        is_page = not _is_api(path) and not path.startswith(_FILES)
+        return bool(self.pages) and is_page and path.strip("/") not in ("", *self.pages)
 
     # ------------------------------------------------------------- websockets
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -220,7 +220,7 @@ def test_a_support_through_corners_on_a_phone(browser, app_url):
     canvas.wait_for()
     settle(page)
     page.locator(".painter .tools").get_by_text("Corners", exact=True).click()
-    canvas.scroll_into_view_if_needed()
+    canvas.evaluate("canvas => canvas.scrollIntoView({ block: 'center' })")  # not below the header and its button
 
     def touch(right: float, up: float) -> None:
         box = canvas.bounding_box()

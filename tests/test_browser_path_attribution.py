@@ -156,7 +156,7 @@ def test_a_running_map_is_drawn_where_its_answer_will_be(visitor, app_url):
     open_page(visitor, app_url, "?model=objects-cnn&example=object-star&methods=samp%2B%2B&rise.samples=8000")
     visitor.evaluate(_WATCH_RISE)
     choose_method(visitor, "RISE")
-    visitor.wait_for_function("window.__maps.size >= 3")
+    visitor.wait_for_function("() => window.__maps.size >= 3")
     visitor.get_by_role("button", name="Cancel").click()
     expect(visitor.get_by_role("button", name="Continue")).to_be_visible()
     settle(visitor)

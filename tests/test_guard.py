@@ -131,6 +131,7 @@ def ask(path: str, query: str = "", method: str = "GET", **headers: str) -> tupl
         (404, "/api/gradio_api/proxy=https://evil.example", {}),
         (404, "/nothing", {}),
         (200, "/models", {}),
+        (200, "/media/a-report.html", {}),  # a file to download, of the same type as the frame
         (200, "/", {}),
     ],
 )
