@@ -6,8 +6,10 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -29,6 +31,8 @@ from backend.guard import Guard
 from backend.limits import MIB, Limits
 from tests.conftest import free_port, running_app
 from tests.visiting import settle
+
+T = TypeVar("T")
 
 LIMITS = Limits(
     max_api_body_bytes=1000, max_body_bytes=100, max_upload_pause_s=0.2, max_upload_s=0.5, max_message_bytes=50
@@ -95,6 +99,12 @@ def test_a_body_that_does_not_say_its_size_is_counted(visitor_of_all):
     assert response.status_code == 413 and "too large" in sentence(response)
 
 
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a thread of its own: after a browser test there is a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def ask(path: str, query: str = "", method: str = "GET", **headers: str) -> tuple[int, dict[str, str]]:
     """The status and headers of an answer to exactly this path, decoded as a server hands it on."""
     answers: list[dict] = []
@@ -110,7 +120,7 @@ def ask(path: str, query: str = "", method: str = "GET", **headers: str) -> tupl
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
         "client": ("10.0.0.1", 1), "scheme": "http",
     }  # fmt: skip
-    asyncio.run(guarded()(scope, receive, send))
+    run_apart(guarded()(scope, receive, send))
     return answers[0]["status"], {name.decode(): value.decode() for name, value in answers[0]["headers"]}
 
 
@@ -163,7 +173,7 @@ def send_slowly(pieces: list[tuple[float, bytes]]) -> tuple[int, float]:
         await guarded()(scope, receive, send)
         return answers[0]["status"], time.perf_counter() - started
 
-    return asyncio.run(post())
+    return run_apart(post())
 
 
 def test_a_body_that_stops_is_given_up():
