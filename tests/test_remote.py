@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save
 
 from backend import remote
@@ -94,10 +95,14 @@ def service(connection) -> RemoteService:
 
 
 @pytest.fixture(scope="module")
-def here() -> LocalService:
+def here() -> Iterator[LocalService]:
+    """An engine in this process, on as many threads as the server: the last bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     service = LocalService(Runtime("cpu"))
     service.put_image(PICTURE)
-    return service
+    yield service
+    torch.set_num_threads(before)
 
 
 def untimed(result: Result) -> Result:
