@@ -7,7 +7,6 @@ be answered keeps its sentence, and the others go on.
 
 import hashlib
 import json
-import os
 import statistics
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from backend.contracts import AttributionRequest, FaithfulnessRequest, OnStep, Result, Step, request_from_json
+from backend.contracts import AttributionRequest, FaithfulnessRequest, OnStep, Step, request_from_json
 from backend.errors import BadInput, PrismError
 from backend.jobs import write_atomically
 from backend.request_files import read_input, read_json_object, with_ids
@@ -181,14 +180,8 @@ def _answer(
             record["metrics"] = service.run(FaithfulnessRequest((request,), request.baseline[0])).values["rows"][0]
     except PrismError as error:
         return {"error": error.sentence, "field": error.field}
-    _write_arrays(rows / f"{number:06}.npz", result)
+    write_atomically(rows / f"{number:06}.npz", result.to_npz())
     return record
-
-
-def _write_arrays(path: Path, result: Result) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(result.to_npz())
-    os.replace(draft, path)
 
 
 # ----------------------------------------------------------------- all rows
@@ -199,9 +192,7 @@ def _write_table(records: list[dict[str, Any]], rows: list[dict[str, Any]], out:
         for number, (body, record) in enumerate(zip(rows, records, strict=True), start=1)
     ]
     path = out / "results.parquet"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    pd.DataFrame(lines).to_parquet(draft, index=False)
-    os.replace(draft, path)
+    write_atomically(path, pd.DataFrame(lines).to_parquet(index=False))
     return path
 
 

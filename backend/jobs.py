@@ -87,11 +87,11 @@ def _is_product(name: str) -> bool:
     return bool(_PRODUCT.fullmatch(name)) and name not in ("job.json", "state.json", "result.json")
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a killed writer, never leaves half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    draft.write_text(text)
+    draft.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(draft, path)
 
 
