@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from backend.contracts import AttributionRequest, FaithfulnessRequest, OnStep, Step, request_from_json
 from backend.errors import BadInput, PrismError
-from backend.jobs import write_atomically
+from backend.files import write_whole
 from backend.request_files import read_input, read_json_object, with_ids
 from backend.service import InterpretService
 from backend.tables import read_table
@@ -84,7 +84,7 @@ def run_batch(
                 with clock.timed():
                     record = _answer(service, body, manifest.parent, metrics, folder, number)
                 record = {"key": key, **record}
-                write_atomically(_record_path(folder, number), json.dumps(record))
+                write_whole(_record_path(folder, number), json.dumps(record))
             records.append(record)
         if on_step is not None:
             on_step(Step(len(rows), len(rows), "done"))
@@ -180,7 +180,7 @@ def _answer(
             record["metrics"] = service.run(FaithfulnessRequest((request,), request.baseline[0])).values["rows"][0]
     except PrismError as error:
         return {"error": error.sentence, "field": error.field}
-    write_atomically(rows / f"{number:06}.npz", result.to_npz())
+    write_whole(rows / f"{number:06}.npz", result.to_npz())
     return record
 
 
@@ -192,7 +192,7 @@ def _write_table(records: list[dict[str, Any]], rows: list[dict[str, Any]], out:
         for number, (body, record) in enumerate(zip(rows, records, strict=True), start=1)
     ]
     path = out / "results.parquet"
-    write_atomically(path, pd.DataFrame(lines).to_parquet(index=False))
+    write_whole(path, pd.DataFrame(lines).to_parquet(index=False))
     return path
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, Cancelled, PrismError
+from backend.files import remove_drafts, write_whole
 from backend.limits import LIMITS
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -77,7 +78,7 @@ class JobContext:
         return json.loads(path.read_text()) if path.exists() else None
 
     def save_state(self, state: dict[str, Any]) -> None:
-        write_atomically(self.folder / "state.json", json.dumps(state))
+        write_whole(self.folder / "state.json", json.dumps(state))
 
 
 _PRODUCT = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json|npz|png)", re.ASCII)
@@ -85,27 +86,6 @@ _PRODUCT = re.compile(r"[A-Za-z0-9][\w-]*\.(safetensors|json|npz|png)", re.ASCII
 
 def _is_product(name: str) -> bool:
     return bool(_PRODUCT.fullmatch(name)) and name not in ("job.json", "state.json", "result.json")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a killed writer, never leaves half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    draft.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(draft, path)
-
-
-def is_running(pid: int) -> bool:
-    """Is there a process of this number? Where that cannot be asked without harm (Windows), yes."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 class Jobs(Protocol):
@@ -236,17 +216,9 @@ class JobQueue:
 
         Called when the app starts.
         """
-        self._remove_drafts()
+        remove_drafts(self.folder)
         if any(status.state not in ENDED for status in self.list()):
             self._start_worker()
-
-    def _remove_drafts(self) -> None:
-        """Delete the drafts of `write_atomically` whose process is gone."""
-        for draft in self.folder.glob("*/.*"):
-            _, _, pid_and_thread = draft.name.partition(".json.")
-            pid, _, thread = pid_and_thread.partition(".")
-            if pid.isdecimal() and thread.isdecimal() and not is_running(int(pid)):
-                draft.unlink(missing_ok=True)
 
     # ------------------------------------------------------------- working
     def _path(self, job_id: str) -> Path:
@@ -255,7 +227,7 @@ class JobQueue:
         return self.folder / job_id
 
     def _write(self, status: JobStatus) -> None:
-        write_atomically(self._path(status.id) / "job.json", json.dumps(asdict(status)))
+        write_whole(self._path(status.id) / "job.json", json.dumps(asdict(status)))
 
     def _start_worker(self) -> None:
         with self._lock:
@@ -290,8 +262,7 @@ class JobQueue:
 
     def _run(self, status: JobStatus) -> None:
         folder = self._path(status.id)
-        for part in folder.rglob("*.part"):  # of a process that was killed: the job's lock is held here
-            part.unlink(missing_ok=True)
+        remove_drafts(folder)
         cancel_marker = folder / "cancel"
         cancel_marker.unlink(missing_ok=True)
         written = 0.0
@@ -317,7 +288,7 @@ class JobQueue:
             module, function = self.kinds[status.kind].split(":")
             work = getattr(importlib.import_module(module), function)
             result = work(status.args, JobContext(folder, on_step))
-            write_atomically(folder / "result.json", json.dumps(result))
+            write_whole(folder / "result.json", json.dumps(result))
             status = replace(status, state="done", done=max(status.total, status.done))
         except Cancelled:
             status = replace(status, state="cancelled")

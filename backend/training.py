@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from backend.errors import BadInput
+from backend.files import draft_of, write_whole
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "weights"
 # Each has `train.RECIPES` and `train.job`.
@@ -77,29 +77,19 @@ def describe_machine(device: torch.device) -> str:
 def write_weights(folder: str | Path, key: str, tensors: dict[str, Tensor], card: dict[str, Any]) -> dict[str, Any]:
     """Write `KEY.safetensors` and beside it the card `KEY.json`, completed with the digest; returns the card."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     card = {**card, "sha256": hashlib.sha256(weights).hexdigest(), "torch": torch.__version__.split("+")[0]}
-    replace_file(folder / f"{key}.safetensors", weights)
-    replace_file(folder / f"{key}.json", (json.dumps(card, indent=2) + "\n").encode())
+    write_whole(folder / f"{key}.safetensors", weights)
+    write_whole(folder / f"{key}.json", json.dumps(card, indent=2) + "\n")
     return card
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a kill in the middle leaves the old one whole."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def keep_checkpoint(path: Path | None, identity: str, state: dict[str, Any]) -> None:
     """Keep a run's state; a kill in the middle leaves the last whole one. None: nothing is kept."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    torch.save({"identity": identity, **state}, beside)
-    os.replace(beside, path)
+    with draft_of(path) as draft:
+        torch.save({"identity": identity, **state}, draft)
 
 
 def find_checkpoint(path: Path | None, identity: str) -> dict[str, Any] | None:

@@ -59,8 +59,8 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path, health_inputs):
         process.wait()
     kept = measured(folder)
     assert kept["done"] < ARGS["n"] and queue.status(job).state == "running"
-    (folder / f".job.json.{process.pid}.1").write_text('{"half": ')
-    (folder / "weights.safetensors.part").write_bytes(b"half")
+    (folder / f".job.json.{process.pid}.1.part").write_text('{"half": ')
+    (folder / f".weights.safetensors.{process.pid}.1.part").write_bytes(b"half")
     assert on_disk(tmp_path, health_inputs) == []
 
     with running_app(home, **environment):
@@ -70,7 +70,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path, health_inputs):
     assert whole["done"] == ARGS["n"]
     for name, row in kept["rows"].items():  # seconds never repeat: nothing was measured again
         assert whole["rows"][name]["seconds"][: len(row["seconds"])] == row["seconds"]
-    assert not [path.name for path in folder.rglob("*") if path.name.endswith(".part") or ".json." in path.name]
+    assert not [path.name for path in folder.rglob("*") if path.name.endswith(".part")]
     assert on_disk(tmp_path, health_inputs) == []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from backend.additive_decoding.own_data import OwnPictures
 from backend.contracts import digest
 from backend.errors import BadInput
+from backend.files import draft_of
 from backend.jobs import ENDED, Jobs, JobStatus, default_folder
 
 PREFIX = "own:"  # of a recipe's `images` that names kept pictures instead of a path
@@ -30,11 +31,8 @@ def keep(pictures: OwnPictures) -> str:
     shape = str(pictures.pixels.shape)
     key = digest(json.dumps([header, shape], sort_keys=True).encode() + pictures.pixels.tobytes())
     path = _path(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
+    with draft_of(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), pixels=pictures.pixels, **factors)
-    beside.replace(path)
     return key
 
 

@@ -21,10 +21,10 @@ from backend.additive_image.chests import (
     fit_reading,
 )
 from backend.contracts import OnStep, Step
+from backend.files import write_whole
 from backend.radiographs.ct import Chest, load_chest
 from backend.radiographs.lesions import fill_base, grow_heart
 from backend.radiographs.pose import Pose, View, cast, sample_pose
-from backend.training import replace_file
 
 NAME = "radiographs-poses"
 _OVERSAMPLED = 2
@@ -67,7 +67,7 @@ def make_bank(
     arrays["reading"], arrays["offset"] = fit_reading(*_pictures(bank, _READ, seed))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    replace_file(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return {
         "poses": n,
         "seed": seed,

@@ -17,6 +17,7 @@ import numpy as np
 from backend.additive_image.data import Column, Dataset
 from backend.contracts import digest
 from backend.errors import BadInput
+from backend.files import write_whole
 from backend.jobs import ENDED, Jobs, JobStatus, default_folder
 
 JOB_KIND = "fit_own"  # of `backend.jobs.KINDS`
@@ -128,10 +129,7 @@ def receive(data: bytes) -> str:
 def _write(data: bytes) -> str:
     key = digest(data)
     path = data_folder() / f"{key}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_bytes(data)
-    beside.replace(path)
+    write_whole(path, data)
     return key
 
 

@@ -24,10 +24,11 @@ from backend.additive_image.train import half_precision, train_autoencoder
 from backend.catalog import ModelSpec
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput
+from backend.files import write_whole
 from backend.jobs import default_folder
 from backend.models.autoencoders import TASK, LoadedAutoencoder
 from backend.models.coders import ARCHITECTURES, HUB_SIDE, PrincipalCoder, fetch_hub_coder, load_coder
-from backend.training import describe_machine, one_thread, replace_file, write_weights
+from backend.training import describe_machine, one_thread, write_weights
 
 JOB_PREFIX = "job-"  # of a model that a job fitted: its weights lie in the job's folder
 LICENCE = "as the data"
@@ -158,7 +159,7 @@ def _evaluate(model: "OwnModel", folder: Path, seed: int, told: "_Told") -> None
         return
     figures = peers.compare(model, model.loaded.module, len(model.held), seed, told.comparing)
     body = {"family": "additive_image", "n": len(model.held), "seed": seed, **figures}
-    replace_file(folder / own_store.EVALUATION, (json.dumps(body, indent=2) + "\n").encode())
+    write_whole(folder / own_store.EVALUATION, json.dumps(body, indent=2) + "\n")
 
 
 def _score(held: Dataset, linear: np.ndarray) -> float:
@@ -216,7 +217,7 @@ def _train_coder(
         recipe = autoencoder_recipe(encoder)
         card = train_autoencoder(AUTOENCODER, 0, on_step, folder / "checkpoint.pt", device, folder, recipe)
     card |= {"data": f"{len(dataset)} pictures of the user's own", "command": "", "licence": LICENCE, "seed": seed}
-    replace_file(folder / f"{AUTOENCODER}.json", (json.dumps(card, indent=2) + "\n").encode())
+    write_whole(folder / f"{AUTOENCODER}.json", json.dumps(card, indent=2) + "\n")
 
 
 def _fit_coder(dataset: Dataset, encoder: str, seed: int, folder: Path, on_step: OnStep, device: torch.device) -> None:

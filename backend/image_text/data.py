@@ -7,7 +7,6 @@ deformation. The test split is also written in phrasings that training never see
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from backend.contracts import OnStep, Step
+from backend.files import draft_of
 from backend.jobs import default_folder
 from backend.radiographs.ct import Chest, load_chest
 from backend.radiographs.findings import LEAST_CONTRAST
@@ -182,12 +182,11 @@ def _write_shard(path: Path, made: Iterator[tuple[int, Radiograph]]) -> None:
                 "pose": pose,
             }
         )
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
     text = np.frombuffer(json.dumps(records).encode(), np.uint8)
     width = pixels[0].size // 8
     packed = np.stack(masks) if masks else np.zeros((0, width), np.uint8)
-    np.savez_compressed(beside, pixels=np.stack(pixels), masks=packed, records=text)
-    beside.replace(path)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, pixels=np.stack(pixels), masks=packed, records=text)
 
 
 def _read_shard(path: Path) -> Radiographs:
