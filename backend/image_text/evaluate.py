@@ -212,6 +212,12 @@ def text_maps(
     return implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps, problem
 
 
+def text_map(bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime) -> Tensor:
+    """(T,) of the sample's own image."""
+    alone = dataclasses.replace(sample, stranger=sample.pixels[:0])
+    return text_maps(bench, alone, row, settings, runtime)[0][0]
+
+
 def _complete(row: Row, settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(method(row.method, FAMILY).complete_params({**settings, **dict(row.given)}))
 
@@ -399,7 +405,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
                 "title": titles[name],
                 "method": name.partition(":")[0],
                 "params": measured["chosen"].get(name, {}),
-                "metrics": {key: _cell(found[key]) for key in columns if key in found},
+                "metrics": {key: table_cell(found[key]) for key in columns if key in found},
             }
             for name, found in values.items()
         ],
@@ -410,14 +416,14 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
         ],
         "paired": [
             *(
-                {"ours": own, "theirs": name, "metric": key, **_paired(values[own][key], found[key])}
+                {"ours": own, "theirs": name, "metric": key, **table_difference(values[own][key], found[key])}
                 for own in ours
                 for name, found in values.items()
                 for key in _PAIRED_IMAGE
                 if name != own and key in found and key in values.get(own, {})
             ),
             *(
-                {"ours": f"{name}: {key}", "theirs": other, "metric": key, **_paired(found[key], found[other])}
+                {"ours": f"{name}: {key}", "theirs": other, "metric": key, **table_difference(found[key], found[other])}
                 for name, found in values.items()
                 for key, other in _PAIRED_TEXT
                 if key in found
@@ -446,22 +452,25 @@ def _tensor(column: Sequence[float | None]) -> Tensor:
     return torch.tensor([float("nan") if value is None else value for value in column], dtype=torch.float64)
 
 
-def _cell(column: Sequence[float | None]) -> dict[str, float | int | None]:
+def table_cell(column: Sequence[float | None]) -> dict[str, float | int | None]:
+    """How many values are defined, their mean and standard deviation."""
     summary = summarise(_tensor(column))
-    return {"n": summary.n, "mean": _digits(summary.mean), "sd": _digits(summary.sd)}
+    return {"n": summary.n, "mean": digits(summary.mean), "sd": digits(summary.sd)}
 
 
-def _paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> dict[str, float | int | None]:
+def table_difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> dict[str, float | int | None]:
+    """Mean of the differences, value by value, and its 95 % interval."""
     summary: Summary = summarise(_tensor(ours) - _tensor(theirs))
     return {
         "n": summary.n,
-        "mean": _digits(summary.mean),
-        "low": _digits(summary.low),
-        "high": _digits(summary.high),
+        "mean": digits(summary.mean),
+        "low": digits(summary.low),
+        "high": digits(summary.high),
     }
 
 
-def _digits(value: float | None) -> float | None:
+def digits(value: float | None) -> float | None:
+    """Six of them: what a table keeps."""
     return None if value is None else float(f"{value:.6g}")
 
 
@@ -470,7 +479,7 @@ def _by_finding(bench: Bench, values: dict[str, dict[str, list[float | None]]]) 
     return {
         kind: {
             name: {
-                key: _digits(summarise(_tensor([v for v, k in zip(found[key], kinds, strict=True) if k == kind])).mean)
+                key: digits(summarise(_tensor([v for v, k in zip(found[key], kinds, strict=True) if k == kind])).mean)
                 for key in _PAIRED_IMAGE
                 if key in found
             }
@@ -548,13 +557,16 @@ def radiograph_bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int, f
 
 
 BENCHES = {"scenes-clip": "backend.scenes.bench", "sounds-clip": "backend.sounds.bench"}
+# What an evaluation measures, by its preset: the table of methods, ROAR+, or the bottleneck's settings.
+PRESETS = {"table": "", "roar": "backend.image_text.roar_evaluation", "search": "backend.image_text.search"}
 
 
-def shipped_bench(pair: ImageTextPair, held: Held, n: int) -> Bench:
+def shipped_bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int | None = None) -> Bench:
     """The pairs that a shipped model is judged on: those of its own kind; simulated radiographs for all others."""
     if pair.key in BENCHES:
-        return importlib.import_module(BENCHES[pair.key]).bench(pair, held, n, min(n, 40))
-    return radiograph_bench(pair, held, n, n)
+        n_choosing = min(n, 40) if n_choosing is None else n_choosing
+        return importlib.import_module(BENCHES[pair.key]).bench(pair, held, n, n_choosing)
+    return radiograph_bench(pair, held, n, n if n_choosing is None else n_choosing)
 
 
 # ----------------------------------------------------------------- the door
@@ -591,9 +603,11 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     """`evaluate` as a job: resumes from its checkpoint. `context` is a `backend.jobs.JobContext`."""
     from backend.service import local_service
 
-    n = args.get("n", 200)
+    n, preset = args.get("n", 200), args.get("preset", "table")
     if not 2 <= n <= LIMITS.max_evaluation_images:
         raise BadInput(f"n is {n}; expected 2..{LIMITS.max_evaluation_images}", "n")
+    if preset not in PRESETS:
+        raise BadInput(f"unknown preset {preset!r}; one of {', '.join(PRESETS)}", "preset")
     service = local_service()
     spec = service.library.spec(args["model"])
     if spec.task != TASK:
@@ -605,8 +619,12 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
         from backend.image_text.loaders import user_bench
 
         bench = user_bench(pair, held, Path(args["data"]), n)
+    elif preset == "search":
+        bench = shipped_bench(pair, held, 2, n)
     else:
         bench = shipped_bench(pair, held, n)
-    return evaluate(
-        bench, service.runtime, args.get("methods", ()), context.on_step, context.load_state(), context.save_state
-    )
+    about = bench, service.runtime, args.get("methods", ())
+    checkpoint = context.on_step, context.load_state(), context.save_state
+    if preset == "table":
+        return evaluate(*about, *checkpoint)
+    return importlib.import_module(PRESETS[preset]).evaluate(*about, args.get("seeds", 1), *checkpoint)
