@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend.additive_image import own_store
 from backend.contracts import Result
+from backend.files import data_folder
 from backend.images import encode_png
 from backend.jobs import JobQueue
 from backend.limits import LIMITS
@@ -215,7 +216,7 @@ def test_a_table_and_an_archive_become_a_training_job(own_page, queue):
     assert "share of the deviance explained on unseen rows 0.500" in texts(own_page)
     assert own_page.button(key=f"additive.own.show.{job.id}")
     own_page.button(key=f"additive.own.forget.{job.id}").click().run()
-    assert not own_store.fits(queue) and not list(own_store.data_folder().glob("*.npz"))
+    assert not own_store.fits(queue) and not list(data_folder().glob("*.npz"))
 
 
 def test_bad_rows_are_listed_and_go_only_with_consent(own_page, queue):
@@ -323,6 +324,22 @@ def test_a_stored_evaluation_is_drawn_with_its_figures(key):
     columns, rows = evaluation.bars_table(found["bars"])
     assert len(rows) == len(found["bars"]) and len({row["name"] for row in rows}) == len(rows)
     assert evaluation.command_of(key, found).endswith(f"--model {key} --n {found['n']} --json")
+
+
+def test_every_missed_bar_is_said_with_its_numbers_and_a_met_one_is_not():
+    def script():
+        from pages.additive.evaluation import say_missed
+
+        say_missed(
+            {
+                "below_ceiling": {"value": 0.004, "bar": "<= 0.01", "is_met": True},
+                "paths.sharpness": {"value": 0.713, "bar": ">= 0.8", "is_met": False},
+            }
+        )
+
+    (warning,) = AppTest.from_function(script).run().warning
+    assert "Along decoded paths: sharpness: **0.713**, asked ≥ 0.8" in warning.value
+    assert "ceiling" not in warning.value
 
 
 def test_hidden_wrong_effects_are_warned_of_and_low_concurvity_is_said():

@@ -76,12 +76,24 @@ def show_evaluation(model: str, link: str) -> None:
     say_concurvity(found["concurvity"], bool(found["effects"]))
     say_interaction(found["interactions"])
     if found.get("bars"):
+        say_missed(found["bars"])
         met = sum(bar["is_met"] for bar in found["bars"].values())
         with st.expander(f"What was asked of this model: {met} of {len(found['bars'])} bars met"):
             draw_table("Bars", *bars_table(found["bars"]), mark_best=False)
     if command := command_of(model, found):
         st.caption(f"On {found['n']:,} rows that nothing was fitted to. Made by")
         st.code(command, language="bash")
+
+
+def say_missed(bars: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the model cannot do, as far as its issue asked for it: every bar that is missed, with both numbers."""
+    missed = [
+        f"- {bar_title(name)}: **{format_value(float(bar['value']))}**, asked {_asked(bar)}"
+        for name, bar in bars.items()
+        if not bar["is_met"]
+    ]
+    if missed:
+        st.warning("\n".join(("**What it cannot do**", "", *missed)), icon=":material/rule:")
 
 
 def command_of(model: str, found: Mapping[str, Any]) -> str:
@@ -161,12 +173,16 @@ def bars_table(bars: Mapping[str, Mapping[str, Any]]) -> tuple[list[Column], lis
         {
             "name": bar_title(name),
             "value": format_value(float(bar["value"])),
-            "bar": bar["bar"].replace(">=", "≥").replace("<=", "≤"),
+            "bar": _asked(bar),
             "is_met": "yes" if bar["is_met"] else "no",
         }
         for name, bar in bars.items()
     ]
     return columns, rows
+
+
+def _asked(bar: Mapping[str, Any]) -> str:
+    return bar["bar"].replace(">=", "≥").replace("<=", "≤")
 
 
 def bar_title(name: str) -> str:
