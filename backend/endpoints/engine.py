@@ -1,24 +1,17 @@
 """Endpoints of the engine itself: what is there, pictures in, any request with its progress, models of one's own."""
 
-import asyncio
-import contextlib
 import dataclasses
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from backend import wire
 from backend.catalog import MODELS
 from backend.contracts import Request, Result, Step, request_from_json
+from backend.conversation import Conversation
 from backend.describe import describe_methods, describe_models
 from backend.endpoints.door import Door, Endpoint, friendly, read_settings, read_text
 from backend.endpoints.uploads import Uploads
-from backend.errors import Cancelled
-
-SIGN_OF_LIFE_S = 1.0  # a stream speaks at least so often, so that a caller who is gone is noticed
-BETWEEN_STEPS_S = 0.1  # and at most so often
 
 
 class Calls:
@@ -125,68 +118,7 @@ def _steps_and_answer(door: Door, request: Request, session: str | None, left: t
     def work(on_step: Callable[[Step], None]) -> Result:
         return door.service().run(request, on_step, session)
 
-    return _Conversation(work, left).messages()
-
-
-class _Conversation:
-    """Between a thread that works and the loop that sends: the newest step replaces those not yet sent."""
-
-    def __init__(self, work: Callable[[Callable[[Step], None]], Result], left: threading.Event) -> None:
-        self._work = work
-        self._left = left
-        self._lock = threading.Lock()
-        self._step: Step | None = None
-        self._outcome: Result | BaseException | None = None
-
-    async def messages(self) -> AsyncIterator[dict[str, Any]]:
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        threading.Thread(target=self._run, args=(loop, news), name="api-call", daemon=True).start()
-        told, partial, spoke = None, None, time.monotonic()
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), SIGN_OF_LIFE_S)
-                news.clear()
-                with self._lock:
-                    step, outcome = self._step, self._outcome
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                if outcome is not None:
-                    yield {"step": None, "answer": await asyncio.to_thread(wire.result_to_wire, outcome)}
-                    return
-                if step == told and time.monotonic() - spoke < SIGN_OF_LIFE_S:
-                    continue
-                is_news = step is not None and step.partial is not partial
-                body = None if step is None else await asyncio.to_thread(wire.step_to_wire, step, is_news)
-                yield {"step": body, "answer": None}
-                told, partial, spoke = step, None if step is None else step.partial, time.monotonic()
-                await asyncio.sleep(BETWEEN_STEPS_S)
-        finally:
-            self._left.set()
-
-    def _run(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(news.set)
-            except RuntimeError:  # the loop is closed: the server stops
-                self._left.set()
-
-        def on_step(step: Step) -> None:
-            if self._left.is_set():
-                raise Cancelled
-            with self._lock:
-                is_news = step is not self._step
-                self._step = step
-            if is_news:
-                wake()
-
-        try:
-            outcome: Result | BaseException = self._work(on_step)
-        except BaseException as error:  # handed to the loop, where it belongs
-            outcome = error
-        with self._lock:
-            self._outcome = outcome
-        wake()
+    return Conversation(work, left).messages()
 
 
 def controls(door: Door, calls: Calls, uploads: Uploads) -> list[Endpoint]:
