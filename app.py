@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from backend import api, engines, guard
 from backend.catalog import FAMILIES
+from backend.files import home, remove_drafts
 from backend.jobs import default_queue
 
 pages = st.App("pages/main.py")
@@ -22,4 +23,5 @@ guard.protect(
     index_html=(Path(st.__file__).parent / "static" / "index.html").read_text(),
 )
 if engines.is_local():
+    remove_drafts(home())
     default_queue().resume()

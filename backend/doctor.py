@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from backend.entrance import Entrance
 from backend.errors import BadInput
-from backend.jobs import default_folder
+from backend.files import home as home_folder
 from backend.limits import MIB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +134,7 @@ def check_memory() -> Iterator[Finding]:
 
 def check_disk() -> Iterator[Finding]:
     """Is there room where jobs keep their state, and may they write there?"""
-    home = default_folder().parent
+    home = home_folder()
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding("disk", "fix", f"{home} cannot be written", "set PRISM_HOME to a folder that can")

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: a reader, or a kill in the middle of writing, never meets half of one."""
+"""Where Prism keeps what outlives it, and files that are whole or not there.
+
+A reader, or a kill in the middle of writing, never meets half of one.
+"""
 
 import contextlib
 import os
@@ -7,6 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _DRAFT = ".part"
+
+
+def home() -> Path:
+    """The folder of jobs and kept data: `PRISM_HOME`, by default under the user's cache."""
+    named = os.environ.get("PRISM_HOME")
+    return Path(named) if named else Path.home() / ".cache" / "prism"
+
+
+def data_folder() -> Path:
+    """Where kept data lie, beside the jobs."""
+    return home() / "data"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib
 import json
-import os
 import re
 import shutil
 import threading
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, Cancelled, PrismError
-from backend.files import remove_drafts, write_whole
+from backend.files import home, remove_drafts, write_whole
 from backend.limits import LIMITS
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -41,8 +40,7 @@ POLL_S = 0.1
 
 def default_folder() -> Path:
     """Where jobs lie: `PRISM_HOME`/jobs, by default under the user's cache."""
-    home = os.environ.get("PRISM_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "prism") / "jobs"
+    return home() / "jobs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from backend import images, wire
 from backend.catalog import MODELS, ModelSpec
 from backend.contracts import OnStep, Request, Result, Step, digest, request_to_json
 from backend.errors import BadInput, Busy, Cancelled, NotAvailable, PrismError
-from backend.jobs import ENDED, JobStatus, default_folder
+from backend.files import data_folder
+from backend.jobs import ENDED, JobStatus
 from backend.limits import LIMITS, MIB
 from backend.service import AudioInfo, EngineStatus, ImageInfo, ModelStatus
 from backend.store import Store
@@ -492,7 +493,7 @@ class RemoteJobs:
     def _send_data(self, kind: str, args: dict[str, Any]) -> None:
         """Send what the job is to be trained on, unless the server has it."""
         key = args.get("data") or args.get("recipe", {}).get("images", "").rpartition(":")[2]
-        path = default_folder().parent / "data" / f"{key}.npz"
+        path = data_folder() / f"{key}.npz"
         if not key.isalnum() or not path.exists() or self.connection.call("/put_data", kind, key)["is_held"]:
             return
         upload = self.connection.upload(path.read_bytes())

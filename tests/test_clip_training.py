@@ -82,7 +82,7 @@ def test_records_know_their_masks_and_boxes(folder):
 
 def test_other_settings_have_another_folder():
     assert data.DataRecipe().digest != data.DataRecipe(seed=1).digest
-    assert data.data_folder(data.DataRecipe()).name.endswith(data.DataRecipe().digest)
+    assert data.radiographs_folder(data.DataRecipe()).name.endswith(data.DataRecipe().digest)
 
 
 # ----------------------------------------------------------------- texts

@@ -20,7 +20,7 @@ from backend.additive_image.nam import HeadSettings
 from backend.contracts import ImageGalleryRequest, ImagePathRequest, RecordRequest, ShapeFunctionsRequest
 from backend.errors import BadInput, NotAvailable
 from backend.images import encode_png
-from backend.jobs import JobQueue
+from backend.jobs import JobQueue, default_folder
 from backend.limits import Limits
 from backend.models import coders
 from backend.service import LocalService
@@ -122,7 +122,7 @@ def fake_fit(args: dict, context: object) -> dict:
 
 
 def test_train_own_submits_a_job(airbnb, monkeypatch, capsys):
-    queue = JobQueue(own_store.default_folder(), {own_store.JOB_KIND: f"{__name__}:fake_fit"})
+    queue = JobQueue(default_folder(), {own_store.JOB_KIND: f"{__name__}:fake_fit"})
     monkeypatch.setattr("backend.jobs.default_queue", lambda: queue)
     assert main(["train", "own", "--data", airbnb[0], "--images", airbnb[1], "--leave-out", "--encoder", "pca"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -144,6 +144,20 @@ def test_what_stands_against_it_is_one_line(airbnb, capsys, arguments, sentence)
     given = [part.format(table=airbnb[0], images=airbnb[1]) for part in arguments]
     assert main(["train", "own", *given]) == 2
     assert capsys.readouterr().err.startswith(f"prism: {sentence}")
+
+
+def test_listings_are_evaluated_with_the_papers_figures_beside(airbnb, monkeypatch, capsys):
+    few = HeadSettings(members=2, epochs=4, batch=16, hidden=16)
+    monkeypatch.setattr(own_training, "head_settings", lambda n: few)
+    command = ["evaluate", "additive_image", "--data", airbnb[0], "--images", airbnb[1], "--encoder", "pca"]
+    assert main([*command, "--json"]) == 2  # four rows cannot be used, and nobody agreed to leave them out
+    assert "--leave-out" in capsys.readouterr().err
+    assert main([*command, "--leave-out", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["paper"]["r2"] == [0.42, 0.46] and figures["rows"] + figures["n"] == N - 4
+    assert {"score", "table_score", "ebm_score", "black_box_score", "concurvity"} <= set(figures)
+    assert main([*command, "--model", "hosts"]) == 2 and main(["evaluate", "additive_image"]) == 2
+    assert "give either --model or --data" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------- coders

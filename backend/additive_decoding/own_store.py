@@ -11,17 +11,12 @@ import numpy as np
 from backend.additive_decoding.own_data import OwnPictures
 from backend.contracts import digest
 from backend.errors import BadInput
-from backend.files import draft_of
-from backend.jobs import ENDED, Jobs, JobStatus, default_folder
+from backend.files import data_folder, draft_of
+from backend.jobs import ENDED, Jobs, JobStatus
 
 PREFIX = "own:"  # of a recipe's `images` that names kept pictures instead of a path
 RECIPE = "own-images"
 FAMILY = "additive_decoding"
-
-
-def data_folder() -> Path:
-    """Where kept pictures lie, beside the jobs."""
-    return default_folder().parent / "data"
 
 
 def keep(pictures: OwnPictures) -> str:

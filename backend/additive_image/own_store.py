@@ -17,8 +17,8 @@ import numpy as np
 from backend.additive_image.data import Column, Dataset
 from backend.contracts import digest
 from backend.errors import BadInput
-from backend.files import write_whole
-from backend.jobs import ENDED, Jobs, JobStatus, default_folder
+from backend.files import data_folder, write_whole
+from backend.jobs import ENDED, Jobs, JobStatus
 
 JOB_KIND = "fit_own"  # of `backend.jobs.KINDS`
 MODEL = "own"  # names of the files in a job's folder
@@ -89,11 +89,6 @@ def find_encoder(key: str) -> OwnEncoder:
     if key not in ENCODERS:
         raise BadInput(f"unknown encoder {key!r}; one of {', '.join(ENCODERS)}, {HUB}NAME", "encoder")
     return ENCODERS[key]
-
-
-def data_folder() -> Path:
-    """Where data sets lie, beside the jobs."""
-    return default_folder().parent / "data"
 
 
 def keep(dataset: Dataset) -> str:

@@ -13,6 +13,7 @@ from backend.additive_decoding.own_store import RECIPE as OWN
 from backend.endpoints.door import Door, Endpoint, read_settings, read_text
 from backend.endpoints.uploads import Uploads
 from backend.errors import BadInput
+from backend.files import data_folder
 from backend.jobs import JobStatus
 from backend.limits import LIMITS, MIB
 
@@ -101,7 +102,7 @@ def controls(door: Door, uploads: Uploads) -> list[Endpoint]:
             _check_archive(data)
             if store.receive(data) != key:
                 raise BadInput("these are other data than their id says", "key")
-        return {"is_held": (store.data_folder() / f"{key}.npz").exists()}
+        return {"is_held": (data_folder() / f"{key}.npz").exists()}
 
     def job_files(job: str) -> list:
         """List what a job made for others to read: previews, weights, cards.

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from backend.contracts import OnStep, Step
-from backend.files import draft_of
-from backend.jobs import default_folder
+from backend.files import data_folder, draft_of
 from backend.radiographs.ct import Chest, load_chest
 from backend.radiographs.findings import LEAST_CONTRAST
 from backend.radiographs.shapes import Finding
@@ -102,14 +101,14 @@ class Radiographs:
         return np.unpackbits(self.masks[row], count=side * side).reshape(side, side).astype(bool)
 
 
-def data_folder(recipe: DataRecipe) -> Path:
+def radiographs_folder(recipe: DataRecipe) -> Path:
     """Under `PRISM_HOME`/data."""
-    return default_folder().parent / "data" / f"radiographs-{recipe.digest}"
+    return data_folder() / f"radiographs-{recipe.digest}"
 
 
 def load(name: str, recipe: DataRecipe, folder: Path | None = None) -> Radiographs:
     """A split that lies in the folder, whole. `make` makes what is missing."""
-    folder = folder or data_folder(recipe)
+    folder = folder or radiographs_folder(recipe)
     parts = [_read_shard(folder / _shard_name(name, k)) for k in range(recipe.split(name).n_shards)]
     records, offset = [], 0
     for part in parts:
@@ -136,7 +135,7 @@ def make(
         chest: read only if something is missing.
     Returns: the folder. Raises: NotAvailable: the CT is not installed.
     """
-    folder = folder or data_folder(recipe)
+    folder = folder or radiographs_folder(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(split, k) for split in recipe.splits if split.name in names for k in range(split.n_shards)]
     jobs = jobs[part[0] :: part[1]]
