@@ -49,18 +49,22 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--out", required=True, metavar="DIR", help="gets rows/*.npz, rows/*.json and results.parquet")
     batch.add_argument("--request", default="", metavar="REQUEST.json", help="what all rows share")
     batch.add_argument("--metrics", action="store_true", help="deletion and insertion of attributions as well")
+    serve = command("serve", _serve, "Start replicas of the engine on a Ray cluster; stays until it is stopped.")
+    serve.add_argument("--settings", default="", metavar="FILE.toml", help="see backend/cluster/settings.py")
+    serve.add_argument("--replicas", type=int, metavar="N", help="as many, whatever the load")
+    serve.add_argument("--host", help="where Ray listens; default: loopback only")
+    serve.add_argument("--port", type=int)
+    serve.add_argument("--join", default="", metavar="HOST:PORT", help="a Ray that runs already; default: start one")
     train = command("train", _train, "Train an embedded model; goes on from its checkpoint if interrupted.")
     train.add_argument("name")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--images", default="", metavar="PATH", help="own-images: a dSprites .npz or a picture folder")
     train.add_argument("--data", default="", metavar="PATH", help="own: a table (CSV, Parquet, gzip), see the README")
-    train.add_argument("--target", default="", help="own: the explained column; default: guessed")
-    train.add_argument("--encoder", default="short", help="own: short, long, pca, dinov2 or timm:NAME")
-    train.add_argument("--leave-out", action="store_true", help="own: rows that cannot be used may be left out")
+    _add_own(train, "own")
     train.add_argument("--blocks", default="", help="own-images: sizes of the blocks of latents, as 3,2")
     evaluate = command("evaluate", _evaluate, "Print the table that a page shows.")
     evaluate.add_argument("family")
-    evaluate.add_argument("--model", required=True)
+    evaluate.add_argument("--model", default="", help="key; none where --data brings a table to fit a model to")
     evaluate.add_argument("--n", type=int, default=100, help="number of inputs")
     evaluate.add_argument("--seeds", type=int, default=1)
     evaluate.add_argument("--preset", default="table")
@@ -70,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keys separated by commas, with settings behind colons (lrp:composite=gamma); default: all that apply",
     )
     evaluate.add_argument("--baseline", default="black")
-    evaluate.add_argument("--data", default="", metavar="PATH", help="image_text: a data set of your own")
+    evaluate.add_argument("--data", default="", metavar="PATH", help="image_text, additive_image: data of your own")
+    _add_own(evaluate, "additive_image with --data")
+    evaluate.add_argument("--images", default="", metavar="PATH", help="additive_image with --data: its pictures")
     evaluate.add_argument("--json", action="store_true")
     fetch = command("fetch-weights", _fetch_weights, "Download a hub model's weights into the hub's cache.")
     fetch.add_argument("key")
@@ -78,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--port", type=int, default=8501)
     doctor.add_argument("--json", action="store_true")
     return parser
+
+
+def _add_own(command: argparse.ArgumentParser, when: str) -> None:
+    """How a table and pictures of one's own are read and coded."""
+    command.add_argument("--target", default="", help=f"{when}: the explained column; default: guessed")
+    command.add_argument("--encoder", default="short", help=f"{when}: short, long, pca, dinov2 or timm:NAME")
+    command.add_argument("--leave-out", action="store_true", help=f"{when}: rows that cannot be used may be left out")
 
 
 def _print_json(value: Any) -> None:
@@ -133,6 +146,19 @@ def _batch(arguments: argparse.Namespace) -> int:
     return int(found.refused > 0)
 
 
+def _serve(arguments: argparse.Namespace) -> None:
+    from backend.cluster import head
+    from backend.cluster.settings import ClusterSettings
+
+    given = {"host": arguments.host, "port": arguments.port}
+    given |= {"min_replicas": arguments.replicas, "max_replicas": arguments.replicas}
+
+    def on_ready(address: str) -> None:
+        print(f"ready; start the pages with: PRISM_CLUSTER={address} streamlit run app.py", flush=True)
+
+    head.serve(ClusterSettings.read(arguments.settings, given), arguments.join, on_ready)
+
+
 def _train(arguments: argparse.Namespace) -> None:
     if arguments.name == "own":
         return _train_own(arguments)
@@ -144,13 +170,19 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _train_own(arguments: argparse.Namespace) -> None:
     """An additive image model of a user's own table and pictures; the page lists it under "Trained here"."""
-    from backend.additive_image.own_files import job_args
     from backend.additive_image.own_store import JOB_KIND
 
     if not arguments.data:
         raise BadInput("training on your own table is `train own --data TABLE --images FOLDER`", "data")
-    found = arguments.data, arguments.images, arguments.target, arguments.encoder, arguments.seed, arguments.leave_out
-    _run_job(JOB_KIND, job_args(*found))
+    _run_job(JOB_KIND, _own_data(arguments, arguments.seed))
+
+
+def _own_data(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Reads, joins and keeps a user's table and pictures; what a job needs to fit a model to them."""
+    from backend.additive_image.own_files import job_args
+
+    given = arguments.data, arguments.images, arguments.target, arguments.encoder
+    return job_args(*given, seed, arguments.leave_out)
 
 
 def _recipe_of_images(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -169,6 +201,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.family not in PACKAGES:
         raise BadInput(f"unknown family {arguments.family!r}; one of {', '.join(PACKAGES)}", "family")
+    if arguments.family == "additive_image" and arguments.data:
+        if arguments.model:
+            raise BadInput("give either --model or --data: a model is fitted to your own data", "model")
+        return _run_job("evaluate", {"family": arguments.family, **_own_data(arguments, 0)})
+    if not arguments.model:
+        raise BadInput("--model is missing: the key of what is evaluated", "model")
     names = [name for name in arguments.methods.split(",") if name]
     _run_job(
         "evaluate",

@@ -1,6 +1,7 @@
 """Every figure that pages and cards show of an additive image model: `python -m backend evaluate additive_image`."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.additive_image import chests, data, peers
+from backend.additive_image import chests, data, listings, own_store, own_training, peers
 from backend.additive_image.data import Squares
 from backend.additive_image.directions import attribute_effects
 from backend.additive_image.fitted import FittedModel, load_fitted, to_images
@@ -204,10 +205,35 @@ def _ends(attribute: str, rng: np.random.Generator) -> Squares:
     return Squares(**ends)
 
 
+def evaluate_own(args: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Fit a model to a user's own rows and measure it on those held out. `context` is a `backend.jobs.JobContext`.
+
+    Args: args: as `own_files.job_args` returns them.
+    Returns: the figures of `peers.compare`, on listings of Inside Airbnb with what the paper reports beside them.
+    Raises: BadInput: all rows, or all that are held out, have the same response.
+    """
+    card = own_training.job(args, context)
+    path = context.folder / own_store.EVALUATION
+    if not path.exists():
+        raise BadInput("all rows that are held out have the same response, so nothing can be compared", "data")
+    dataset = own_store.read(args["data"])
+    is_listings = dataset.response_name == listings.RESPONSE
+    return {
+        **json.loads(path.read_text(encoding="utf-8")),
+        "title": args["title"],
+        "encoder": args["encoder"],
+        "rows": card["data"]["rows"],
+        "columns": [column.name for column in dataset.columns],
+        **({"paper": listings.PAPER} if is_listings else {}),
+    }
+
+
 def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     """`evaluate` as a job. `context` is a `backend.jobs.JobContext`."""
     from backend.runtime import choose_device
 
+    if "data" in args:
+        return evaluate_own(args, context)
     rows = [
         evaluate(args["model"], args.get("n", 2000), seed, context.on_step, choose_device())
         for seed in range(args.get("seeds", 1))

@@ -31,6 +31,8 @@ FEATURES = (
     "number_of_reviews",
     "availability_365",
 )
+# What the paper reports of its model on the log prices of its two cities, on other rows than anybody has today.
+PAPER = {"r2": (0.42, 0.46), "of": "log prices of Cape Town and New York", "source": "arXiv:2405.02295"}
 _MOST_MISSING = 0.05  # share of the rows; a column with more is not proposed
 
 
