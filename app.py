@@ -22,6 +22,6 @@ guard.protect(
     pages={"models", *(family.url_path for family in FAMILIES.values())},
     index_html=(Path(st.__file__).parent / "static" / "index.html").read_text(),
 )
-if engines.is_local():
+if engines.keeps_jobs():
     remove_drafts(home())
     default_queue().resume()

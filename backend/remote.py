@@ -323,7 +323,7 @@ class RemoteService:
 
     def _send_again(self, request: Request) -> bool:
         """Put in again what a request names and the server has forgotten; whether there was anything."""
-        kept = [put for name in _strings(request_to_json(request)) if (put := self._put.get(name)) is not None]
+        kept = [put for name in wire.strings_of(request_to_json(request)) if (put := self._put.get(name)) is not None]
         for put in kept:
             is_sound = isinstance(put.info, AudioInfo)
             self._send("/put_audio" if is_sound else "/put_image", type(put.info), put.data)
@@ -418,14 +418,6 @@ def _look_at(data: bytes) -> ImageInfo:
     decode = importlib.import_module("backend.dicom").decode if data[128:132] == b"DICM" else images.decode
     found = decode(data)
     return ImageInfo(found.id, found.width, found.height, found.pixels.shape[2], found.notes)
-
-
-def _strings(value: Any) -> set[str]:
-    """Every string in a JSON value."""
-    if isinstance(value, str):
-        return {value}
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {found for item in items for found in _strings(item)}
 
 
 # ----------------------------------------------------------------- jobs

@@ -86,6 +86,18 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+def strings_of(value: Any) -> set[str]:
+    """Every string in a JSON value, but no key.
+
+    >>> sorted(strings_of({"image": "a", "more": [{"image": "b"}, 3]}))
+    ['a', 'b']
+    """
+    if isinstance(value, str):
+        return {value}
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {found for item in items for found in strings_of(item)}
+
+
 # ----------------------------------------------------------------- errors
 def error_title(error: PrismError) -> str:
     """Class and field of an error in the one line that travels beside its sentence.

@@ -70,5 +70,6 @@ def test_borders_load_no_torch(module):
 def test_top_level_holds_what_the_design_names():
     top = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__"))}
     assert top == {
-        "app.py", "pages", "backend", "assets", "tests", "requirements.txt", "README.md", "LICENSE", "ruff.toml"
+        "app.py", "pages", "backend", "assets", "tests", "requirements.txt", "requirements-cluster.txt", "README.md",
+        "LICENSE", "ruff.toml",
     }  # fmt: skip
