@@ -308,8 +308,15 @@ def _score(bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], n
     sample = bench.choosing[number]
     if modality == "text":
         judged = judge_text(bench, sample, *text_maps(bench, sample, row, settings, runtime))
+    else:
+        judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
+    return score_of(modality, judged)
+
+
+def score_of(modality: str, judged: Values) -> float:
+    """What settings are chosen by, of one judged map. Images without a region that is known score 0."""
+    if modality == "text":
         return 2 * judged["words_first"] - judged["words_first_control"]
-    judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
     return (judged.get("iou_attainable", 0.0) + judged.get("pointing", 0.0)) / 2
 
 
