@@ -82,6 +82,41 @@ def test_unsigned_maps_are_never_diverging():
     assert not figures.is_diverging(Panel("a", "A", MAP, signed=False), Display())
 
 
+def test_a_map_without_a_zero_counts_from_its_lowest_value():
+    raised = Panel("r", "R", 5.0 + np.abs(MAP) * 0.01, unit="relevance", origin="lowest")
+    flat = Panel("f", "F", np.abs(MAP) * 0.01, signed=False, unit="relevance")
+    limits = figures.colour_limits([raised, flat], Display())
+    plain = figures.draw_map(IMAGE, flat, Display(view="map"), limits["f"]).astype(int)
+    drawn = figures.draw_map(IMAGE, raised, Display(view="map"), limits["f"]).astype(int)
+    darkest = np.unravel_index(raised.values.argmin(), MAP.shape)
+    assert not figures.is_diverging(raised, Display())
+    assert limits["r"] == limits["f"] == pytest.approx(np.percentile(flat.values, 99), rel=1e-4)
+    assert (drawn[darkest] == figures.UNSIGNED_COLOURS[0]).all() and drawn.max() > 200
+    assert np.abs(drawn - plain).max() < 12  # equal structure looks equal, whatever it stands on
+    overlay = figures.draw_map(IMAGE, raised, Display(opacity=1.0), limits["r"])
+    assert (overlay[darkest] == np.round(figures.to_grey(IMAGE) * 255)[darkest]).all()
+
+
+def test_the_legend_says_what_black_stands_for():
+    relevance, nats = Panel("r", "R", MAP, unit="relevance", origin="lowest"), Panel("n", "N", MAP, False, "nats")
+    assert figures.unit_of(relevance) == "relevance, black: its lowest value" and figures.unit_of(nats) == "nats"
+    assert figures.scale_sentence([relevance, nats], Display()).endswith("where its colour bar says so.")
+    assert "Black" not in figures.scale_sentence([nats], Display())
+    svg = figures.static_figure(IMAGE, [relevance, nats], Display(), "T", "f", "svg").decode()
+    assert figures.format_value(float(MAP.min())) in svg and "its lowest value" in svg
+
+
+def test_the_browser_gets_the_structure_of_a_nearly_constant_map():
+    values = (7.0 + 0.001 * np.abs(MAP)).astype(np.float32)
+    blob = pack(IMAGE, [Panel("a", "A", values, unit="relevance", origin="lowest")], Display(), "a picture", None)
+    length = struct.unpack_from("<I", blob)[0]
+    row = json.loads(blob[4 : 4 + length])["panels"][1]
+    sent = np.frombuffer(blob, "<f2", offset=4 + length, count=MAP.size).astype(np.float64).reshape(MAP.shape)
+    assert row["origin"] == "lowest" and not row["signed"] and row["said_unit"].startswith("relevance, black")
+    np.testing.assert_allclose(row["base"] + sent * row["factor"], values, rtol=1e-7, atol=0)
+    assert len(np.unique(sent)) > 50
+
+
 def test_an_overlay_leaves_the_image_where_nothing_is_attributed():
     values = np.zeros((12, 10), np.float32)
     values[3, 3] = 1.0

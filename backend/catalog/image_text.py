@@ -223,6 +223,7 @@ RISE = MethodSpec(
         ParamSpec("keep", "Share kept", "p", "float", 0.5, "Chance that a cell or word stays.", low=0.05, high=0.95),
         _BEHIND,
     ),
+    origin="lowest",  # masks leave most of the cosine wherever they fall, so that every place has some
     unit="cosine",
     family=FAMILY,
 )
@@ -237,6 +238,7 @@ CHEFER = MethodSpec(
     equation=r"R \leftarrow R + \overline{(\nabla A \odot A)^+}\, R",
     limits="For towers with self-attention only; what the perceptrons do to a token is not followed.",
     signed=False,
+    origin="lowest",  # a token starts with the relevance of itself, which all of them share
     unit="relevance",
     needs=frozenset({"gradient", "attention"}),
     family=FAMILY,
@@ -252,6 +254,7 @@ ROLLOUT = MethodSpec(
     equation=r"\prod_\ell \tfrac12 (\overline{A}_\ell + I)",
     limits="Does not know the other modality: the map is the same for every text or image.",
     signed=False,
+    origin="lowest",  # every token has a share
     unit="share of attention",
     needs=frozenset({"attention"}),
     family=FAMILY,

@@ -104,6 +104,8 @@ class MethodSpec(HasParams):
     limits: str  # what it cannot do, one sentence
     params: tuple[ParamSpec, ...] = ()
     signed: bool = True
+    # What the values of a map count from: zero, which means nothing; or where zero means nothing, the map's lowest.
+    origin: Literal["zero", "lowest"] = "zero"
     unit: str = "logit"
     complete: bool = False  # do the values sum to f(x) - f(x0), up to the integration error?
     uses_baseline: bool = False

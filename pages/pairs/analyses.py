@@ -64,7 +64,7 @@ def _panel(key: str, title: str, answer: Answer | None, method: str, caption: st
     spec = PAIR_METHODS[method]
     explained = of_pair(answer) if isinstance(answer, Result) else None
     if explained is not None and explained.image_map is not None:
-        return Panel(key, title, explained.image_map, explained.signed, answer.unit, caption)
+        return Panel(key, title, explained.image_map, explained.signed, answer.unit, caption, origin=spec.origin)
     message = answer.sentence if isinstance(answer, Refusal) else "" if answer is None else "no map of an image"
     return Panel(key, title, None, spec.signed, spec.unit, "", message)
 
@@ -247,7 +247,8 @@ def _cosine(answer: Answer | None) -> str:
 def _explained_panel(key: str, title: str, answer: Explained | Refusal | None, method: str) -> Panel:
     spec = PAIR_METHODS[method]
     if isinstance(answer, Explained) and answer.image_map is not None:
-        return Panel(key, title, answer.image_map, answer.signed, answer.unit, f"cosine {format_value(answer.cosine)}")
+        caption = f"cosine {format_value(answer.cosine)}"
+        return Panel(key, title, answer.image_map, answer.signed, answer.unit, caption, origin=spec.origin)
     message = "" if answer is None else getattr(answer, "sentence", "no map of an image")
     return Panel(key, title, None, spec.signed, spec.unit, "", message)
 
@@ -390,9 +391,17 @@ def _stages(result: Result) -> list[tuple[str, str, np.ndarray]]:
 
 
 def _stage_panels(result: Result, method: str, is_sound: bool) -> list[Panel]:
-    signed = PAIR_METHODS[method].signed
+    spec = PAIR_METHODS[method]
     return [
-        Panel(f"stage{i}", title, values[::-1] if is_sound else values, signed, result.unit, caption)
+        Panel(
+            f"stage{i}",
+            title,
+            values[::-1] if is_sound else values,
+            spec.signed,
+            result.unit,
+            caption,
+            origin=spec.origin,
+        )
         for i, (title, caption, values) in enumerate(_stages(result))
     ]
 

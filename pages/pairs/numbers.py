@@ -59,7 +59,7 @@ def method_panels(board: Board, waiting: str) -> list[Panel]:
 def _panel(title: str, key: str, method: str, answer: Explained | Refusal | None, caption: str, waiting: str) -> Panel:
     spec = PAIR_METHODS[method]
     if isinstance(answer, Explained) and answer.image_map is not None:
-        return Panel(key, title, answer.image_map, answer.signed, answer.unit, caption)
+        return Panel(key, title, answer.image_map, answer.signed, answer.unit, caption, origin=spec.origin)
     message = waiting if answer is None else NO_PLACES if isinstance(answer, Explained) else answer.sentence
     ticket = hashlib.sha256(f"{key} {method}".encode()).hexdigest()[:16]
     return Panel(key, title, None, spec.signed, spec.unit, "", message, ticket)

@@ -28,8 +28,10 @@ from pages.shared.figures import (
     draw_map,
     format_value,
     is_diverging,
+    lowest_of,
     outline_path,
     scale_sentence,
+    unit_of,
 )
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are full-width
@@ -261,10 +263,10 @@ def _colour_bar(panel: Panel, display: Display, limit: float) -> str:
     table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
     stops = ", ".join("#" + bytes(table[i]).hex() for i in np.linspace(0, len(table) - 1, 17).astype(int))
     ticks = [-limit, 0.0, limit] if diverging else [0.0, limit]
-    numbers = "".join(f"<span>{format_value(tick)}</span>" for tick in ticks)
+    numbers = "".join(f"<span>{format_value(lowest_of(panel) + tick)}</span>" for tick in ticks)
     return (
         f"<div class='bar' style='background:linear-gradient(90deg, {stops})'></div><div class='ticks'>{numbers}</div>"
-        f"<div class='ticks'><span></span><span>{html.escape(panel.unit)}</span><span></span></div>"
+        f"<div class='ticks'><span></span><span>{html.escape(unit_of(panel))}</span><span></span></div>"
     )
 
 

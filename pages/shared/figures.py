@@ -28,6 +28,7 @@ matplotlib.rcParams.update({"text.parse_math": False, "svg.hashsalt": "prism"})
 View = Literal["overlay", "map", "image"]
 Values = Literal["signed", "absolute", "positive"]
 Scale = Literal["shared", "own"]
+Origin = Literal["zero", "lowest"]
 
 CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
 OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
@@ -177,6 +178,7 @@ class Panel:
     caption: str = ""  # numbers that belong to the map
     message: str = ""  # "computing", or why the method does not apply
     ticket: str = ""  # of the question: a map on its way goes only into the panel that waits for it
+    origin: Origin = "zero"  # lowest: zero means nothing in particular, and colours count from the lowest value
 
 
 def channel_sum(attribution: np.ndarray) -> np.ndarray:
@@ -190,11 +192,18 @@ def channel_sum(attribution: np.ndarray) -> np.ndarray:
 
 def is_diverging(panel: Panel, display: Display) -> bool:
     """Whether the map is drawn around zero."""
-    return panel.signed and display.values == "signed"
+    return panel.signed and panel.origin == "zero" and display.values == "signed"
+
+
+def lowest_of(panel: Panel) -> float:
+    """The value that the darkest colour stands for, where that is not zero."""
+    return float(panel.values.min()) if panel.origin == "lowest" else 0.0
 
 
 def shown_values(panel: Panel, display: Display) -> np.ndarray:
-    """The (H, W) values that the colours stand for."""
+    """The (H, W) values that the colours stand for, counted from `lowest_of`."""
+    if panel.origin == "lowest":
+        return panel.values - lowest_of(panel)
     if display.values == "absolute":
         return np.abs(panel.values)
     if display.values == "positive":
@@ -203,7 +212,7 @@ def shown_values(panel: Panel, display: Display) -> np.ndarray:
 
 
 def colour_limits(panels: Iterable[Panel], display: Display) -> dict[str, float]:
-    """The |value| at which each panel's colours end: a percentile, and with one scale the largest of its unit."""
+    """The |value|, counted from `lowest_of`, at which colours end: a percentile; with one scale, its unit's largest."""
     own: dict[str, float] = {}
     units: dict[str, str] = {}
     for panel in panels:
@@ -220,12 +229,22 @@ def colour_limits(panels: Iterable[Panel], display: Display) -> dict[str, float]
 
 def scale_sentence(panels: Iterable[Panel], display: Display) -> str:
     """What a reader must know before comparing two colours; stands on every picture."""
-    units = list(dict.fromkeys(panel.unit for panel in panels if panel.values is not None))
+    drawn = [panel for panel in panels if panel.values is not None]
+    units = list(dict.fromkeys(panel.unit for panel in drawn))
     if display.scale == "own":
-        return "Each map on its own scale: compare places, not strengths."
-    if len(units) == 1:
-        return f"One scale for all maps in {units[0]}."
-    return "One scale for all maps of a unit: " + ", ".join(units) + "."
+        sentence = "Each map on its own scale: compare places, not strengths."
+    elif len(units) == 1:
+        sentence = f"One scale for all maps in {units[0]}."
+    else:
+        sentence = "One scale for all maps of a unit: " + ", ".join(units) + "."
+    if any(panel.origin == "lowest" for panel in drawn):
+        sentence += " Black is zero, or a map's lowest value where its colour bar says so."
+    return sentence
+
+
+def unit_of(panel: Panel) -> str:
+    """What stands under a colour bar."""
+    return panel.unit + (", black: its lowest value" if panel.origin == "lowest" else "")
 
 
 def colourise(values: np.ndarray, limit: float, diverging: bool) -> np.ndarray:
@@ -342,10 +361,10 @@ def _draw_bar(figure: Figure, axes: Axes_, panel: Panel, display: Display, limit
     scale = ScalarMappable(Normalize(-shown if diverging else 0, shown), ListedColormap(table / 255))
     bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
     bar.set_ticks([-shown, 0, shown] if diverging else [0, shown])
-    bar.set_ticklabels([format_value(tick) for tick in bar.get_ticks()])
+    bar.set_ticklabels([format_value(lowest_of(panel) + tick) for tick in bar.get_ticks()])
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_linewidth(0.4)
-    bar.set_label("\n".join(filter(None, (panel.unit, textwrap.fill(panel.caption, 38)))), fontsize=6)
+    bar.set_label("\n".join(filter(None, (unit_of(panel), textwrap.fill(panel.caption, 38)))), fontsize=6)
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:

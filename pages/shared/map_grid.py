@@ -1,7 +1,7 @@
 """Maps side by side in the browser: one widget, one zoom, one cross-hair, no server call while looking.
 
-The browser gets the raw values (float16 times a factor per map: three significant digits down to 6e-5 of a map's
-largest value) and repeats the formulas of `figures` on them.
+The browser gets the raw values (float16 times a factor per map, above the map's base: three significant digits down to
+6e-5 of its largest value) and repeats the formulas of `figures` on them.
 """
 
 import base64
@@ -17,7 +17,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from backend.images import encode_png
-from pages.shared.figures import OVERLAY_GAMMA, SIGNED_COLOURS, UNSIGNED_COLOURS, Display, Panel
+from pages.shared.figures import (
+    OVERLAY_GAMMA,
+    SIGNED_COLOURS,
+    UNSIGNED_COLOURS,
+    Display,
+    Panel,
+    lowest_of,
+    unit_of,
+)
 
 _CLIENT = Path(__file__).parent / "client"
 
@@ -169,8 +177,10 @@ def _describe(panels: Sequence[Panel]) -> tuple[list[dict], bytes]:
         row = {
             "key": panel.key,
             "title": panel.title,
-            "signed": panel.signed,
+            "signed": panel.signed and panel.origin == "zero",
+            "origin": panel.origin,
             "unit": panel.unit,
+            "said_unit": unit_of(panel),
             "caption": panel.caption,
             "message": panel.message or "computing",
             "busy": not panel.message,
@@ -178,10 +188,11 @@ def _describe(panels: Sequence[Panel]) -> tuple[list[dict], bytes]:
             "offset": None,
         }
         if panel.values is not None:
-            factor = float(np.abs(panel.values).max()) or 1.0
+            base = lowest_of(panel)
+            factor = float(np.abs(panel.values - base).max()) or 1.0
             height, width = panel.values.shape
-            row |= {"offset": offset, "factor": factor, "height": height, "width": width}
-            values.append((panel.values / factor).astype("<f2").tobytes())
+            row |= {"offset": offset, "base": base, "factor": factor, "height": height, "width": width}
+            values.append(((panel.values - base) / factor).astype("<f2").tobytes())
             offset += height * width
         rows.append(row)
     return rows, b"".join(values)

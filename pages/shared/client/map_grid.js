@@ -28,7 +28,7 @@ function unpack(blob) {
   for (const panel of header.panels) {
     if (panel.offset === null) { panel.values = null; continue; }
     const values = new Float32Array(panel.height * panel.width);
-    for (let i = 0; i < values.length; i++) values[i] = HALVES[halves[panel.offset + i]] * panel.factor;
+    for (let i = 0; i < values.length; i++) values[i] = HALVES[halves[panel.offset + i]] * panel.factor + panel.base;
     panel.values = values;
   }
   return header;
@@ -182,8 +182,10 @@ class MapGrid {
 
   // ------------------------------------------------------------------ values to colours
   limitOf(card) {
-    const kind = this.display.values === "positive" ? "positive" : "absolute";
-    card.sorted[kind] ??= Float32Array.from(card.panel.values, kind === "positive" ? (v) => Math.max(v, 0) : Math.abs).sort();
+    const { base, origin } = card.panel;
+    const kind = origin === "lowest" ? "above" : this.display.values === "positive" ? "positive" : "absolute";
+    const size = { above: (v) => v - base, positive: (v) => Math.max(v, 0), absolute: Math.abs }[kind];
+    card.sorted[kind] ??= Float32Array.from(card.panel.values, size).sort();
     const sorted = card.sorted[kind];
     return percentile(sorted, this.display.clip) || sorted[sorted.length - 1];
   }
@@ -212,8 +214,10 @@ class MapGrid {
   scaleSentence(drawn) {
     const units = [...new Set(drawn.map((card) => card.panel.unit))];
     if (!drawn.length) return "";
-    if (this.display.scale === "own") return "Each map on its own scale: compare places, not strengths.";
-    return units.length === 1 ? `One scale for all maps in ${units[0]}.` : `One scale for all maps of a unit: ${units.join(", ")}.`;
+    const scale = this.display.scale === "own" ? "Each map on its own scale: compare places, not strengths."
+      : units.length === 1 ? `One scale for all maps in ${units[0]}.` : `One scale for all maps of a unit: ${units.join(", ")}.`;
+    const is_shifted = drawn.some((card) => card.panel.origin === "lowest");
+    return scale + (is_shifted ? " Black is zero, or a map's lowest value where its colour bar says so." : "");
   }
 
   describe(card) {
@@ -222,18 +226,19 @@ class MapGrid {
     for (let i = 1; i < panel.values.length; i++) if (panel.values[i] > panel.values[best]) best = i;
     const kind = !panel.signed ? "unsigned" : card.diverging ? "signed" : this.display.values;
     return `${panel.title} map, ${kind} values in ${panel.unit}, `
-      + `colours end at ${formatValue(card.limit)}; largest value ${formatValue(panel.values[best])} `
+      + `colours end at ${formatValue(panel.base + card.limit)}; largest value ${formatValue(panel.values[best])} `
       + `at row ${Math.floor(best / panel.width)}, column ${best % panel.width}. ${panel.caption}`;
   }
 
   paint(card) {
-    const { values, width, height } = card.panel;
+    const { values, width, height, base, origin } = card.panel;
     const table = this.table(card.diverging), last = table.length / 3 - 1;
     const pixels = new ImageData(width, height), data = pixels.data;
     const kind = this.display.values, is_map = this.display.view === "map", limit = card.limit || 1;
     for (let i = 0; i < values.length; i++) {
       let value = values[i];
-      if (kind === "absolute") value = Math.abs(value);
+      if (origin === "lowest") value -= base;
+      else if (kind === "absolute") value = Math.abs(value);
       else if (kind === "positive") value = Math.max(value, 0);
       const relative = clamp(value / limit, -1, 1);
       const row = 3 * Math.round((card.diverging ? (relative + 1) / 2 : Math.max(relative, 0)) * last);
@@ -264,10 +269,10 @@ class MapGrid {
     const ends = card.diverging ? [-card.limit, 0, card.limit] : [0, card.limit];
     card.ticks.replaceChildren(...ends.map((end) => {
       const tick = document.createElement("span");
-      tick.textContent = formatValue(end);
+      tick.textContent = formatValue(card.panel.base + end);
       return tick;
     }));
-    card.unit.textContent = card.panel.unit;
+    card.unit.textContent = card.panel.said_unit;
   }
 
   // ------------------------------------------------------------------ drawing
