@@ -3,6 +3,9 @@
 Pages, the API and the command line catch `PrismError` and show its sentence; anything else is a fault.
 """
 
+MOST_LETTERS = 600  # of a sentence; it may quote what somebody sent, which may be anything
+_MOST_FIELD_LETTERS = 80
+
 
 class PrismError(Exception):
     """A failure with one sentence that names what is wrong and what to do.
@@ -11,9 +14,20 @@ class PrismError(Exception):
     """
 
     def __init__(self, sentence: str, field: str = "") -> None:
+        sentence = _one_line(sentence, MOST_LETTERS)
         super().__init__(sentence)
         self.sentence = sentence
-        self.field = field
+        self.field = _one_line(field, _MOST_FIELD_LETTERS)
+
+
+def _one_line(text: str, most: int) -> str:
+    """Bounded, and without control characters, whatever is quoted in it.
+
+    >>> _one_line("unknown field a\\nb", 20), _one_line("x" * 9, 5)
+    ('unknown field a b', 'xxxx…')
+    """
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class BadInput(PrismError):

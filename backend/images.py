@@ -67,35 +67,41 @@ def decode(data: bytes, limits: Limits = LIMITS) -> DecodedImage:
         raise BadInput("the file is not a PNG, JPEG, WebP, TIFF or BMP picture that can be read", _FIELD) from None
     with opened:
         width, height = opened.size
-        if width * height > limits.max_image_pixels:
-            raise BadInput(
-                f"the picture is {width} x {height} pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read",
-                _FIELD,
-            )
-        if min(width, height) < limits.min_image_side:
-            raise BadInput(
-                f"the picture has {width} x {height} pixels; at least {limits.min_image_side} on each side are needed",
-                _FIELD,
-            )
-        if getattr(opened, "n_frames", 1) > 1:
-            raise BadInput(
-                f"the picture has {opened.n_frames} frames; save the one you mean as a single picture", _FIELD
-            )
-        if opened.mode in ("CMYK", "LAB", "HSV"):
-            raise BadInput(
-                f"the picture is stored as {opened.mode}; convert it to RGB first, so that colours are yours", _FIELD
-            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                _check_header(opened, limits)
                 opened.load()
                 upright = ImageOps.exif_transpose(opened)
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, Image.DecompressionBombError):
+        except BadInput:
+            raise
+        except Exception:  # each format's reader meets damage with errors of its own, TypeError among them
             raise BadInput("the picture is truncated or damaged; save it again and retry", _FIELD) from None
         pixels, notes = _to_unit_range(upright)
     if upright.size != (width, height) or upright is not opened and _is_rotated(opened):
         notes.append("turned upright by its EXIF orientation")
     return DecodedImage(id=digest(data), pixels=pixels, notes=tuple(notes))
+
+
+def _check_header(opened: Image.Image, limits: Limits) -> None:
+    """What the header announces, before any pixel is unpacked."""
+    width, height = opened.size
+    if width * height > limits.max_image_pixels:
+        raise BadInput(
+            f"the picture is {width} x {height} pixels; up to {limits.max_image_pixels / 1e6:.0f} million are read",
+            _FIELD,
+        )
+    if min(width, height) < limits.min_image_side:
+        raise BadInput(
+            f"the picture has {width} x {height} pixels; at least {limits.min_image_side} on each side are needed",
+            _FIELD,
+        )
+    if getattr(opened, "n_frames", 1) > 1:
+        raise BadInput(f"the picture has {opened.n_frames} frames; save the one you mean as a single picture", _FIELD)
+    if opened.mode in ("CMYK", "LAB", "HSV"):
+        raise BadInput(
+            f"the picture is stored as {opened.mode}; convert it to RGB first, so that colours are yours", _FIELD
+        )
 
 
 def _is_rotated(image: Image.Image) -> bool:

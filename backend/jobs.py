@@ -13,6 +13,7 @@ import re
 import shutil
 import threading
 import time
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -61,6 +62,18 @@ class JobStatus:
     @property
     def step(self) -> Step:
         return Step(self.done, self.total, self.message)
+
+
+def _read_status(text: str) -> JobStatus:
+    """Raises: ValueError, TypeError: it is none, for instance of another version or damaged."""
+    status = JobStatus(**json.loads(text))
+    for name, kind in typing.get_type_hints(JobStatus).items():
+        expected = {State: str, dict[str, Any]: dict, float: (int, float)}.get(kind, kind)
+        if not isinstance(getattr(status, name), expected):
+            raise TypeError(name)
+    if status.state not in typing.get_args(State):
+        raise ValueError(status.state)
+    return status
 
 
 @dataclass(frozen=True)
@@ -136,8 +149,8 @@ class JobQueue:
             return live
         path = self._path(job_id) / "job.json"
         try:
-            return JobStatus(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return _read_status(path.read_text())
+        except (OSError, ValueError, TypeError, RecursionError):
             raise BadInput(f"there is no job {job_id!r}", "job") from None
 
     def list(self) -> list[JobStatus]:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import json
 import struct
 import tracemalloc
 import zipfile
@@ -16,15 +17,17 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from backend import dicom, images
+from backend.additive_decoding import own_store as decoder_store
+from backend.additive_image import own_store as image_store
 from backend.archives import open_archive
 from backend.catalog import ModelSpec
-from backend.contracts import request_from_json
-from backend.errors import BadInput
+from backend.contracts import Result, request_from_json
+from backend.errors import MOST_LETTERS, BadInput
 from backend.jobs import JobQueue
 from backend.limits import LIMITS, MIB
 from backend.models.library import Library
 from backend.models.user_models import read_row
-from backend.models.weights import read_upload
+from backend.models.weights import parse_state_dict, read_upload
 from backend.tables import read_table
 from pages.shared import exports
 from pages.shared.exports import Column
@@ -137,6 +140,53 @@ def test_a_tiff_that_points_at_itself():
         assert images.decode(bytes(data)).pixels.shape == (8, 8, 1)
     except BadInput as refusal:
         assert refusal.field == "image"
+
+
+# ----------------------------------------------------------------- damage that the fuzz tests found
+def test_a_tiff_without_its_size():
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "TIFF")
+    data = bytearray(buffer.getvalue())
+    data[-4:] = (8).to_bytes(4, "little")  # a second picture, whose directory is no directory
+    at = int.from_bytes(data[4:8], "little")
+    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
+        if data[entry : entry + 2] == b"\x01\x01":
+            data[entry : entry + 2] = b"\x00\x03"
+    with pytest.raises(BadInput) as refusal:
+        images.decode(bytes(data))
+    assert refusal.value.field == "image"
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"}", b"\x80\x02.", b"."])
+def test_no_weights_no_data_and_no_result(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRISM_HOME", str(tmp_path))
+    manifest = {"arrays": ["a"]}
+    for read in (
+        parse_state_dict,
+        decoder_store.receive,
+        image_store.receive,
+        lambda data: Result.from_parts(manifest, data),
+        lambda data: Result.from_parts({}, data),
+    ):
+        with pytest.raises(BadInput):
+            read(data)
+
+
+def test_a_job_file_of_another_kind_is_passed_over(tmp_path):
+    queue = JobQueue(tmp_path / "jobs")
+    good = {"id": "abc", "kind": "evaluate", "args": {}}
+    for name, changes in {"abc": {}, "abd": {"submitted": None}, "abe": {"args": []}, "abf": {"state": "?"}}.items():
+        (queue.folder / name).mkdir(parents=True)
+        (queue.folder / name / "job.json").write_text(json.dumps({**good, **changes}))
+    assert [status.id for status in queue.list()] == ["abc"]
+
+
+def test_a_sentence_that_quotes_what_was_sent_is_one_bounded_line():
+    for text in ("x" * 10_000, "a\nb\0c\u202ed"):
+        with pytest.raises(BadInput) as refusal:
+            request_from_json({"kind": "attribution", text: 1})
+        assert len(refusal.value.sentence) <= MOST_LETTERS and refusal.value.sentence.isprintable()
+        assert len(refusal.value.field) <= 80 and refusal.value.field.isprintable()
 
 
 # ----------------------------------------------------------------- paths

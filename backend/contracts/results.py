@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backend.contracts.requests import Request, request_from_json, request_to_json
+from backend.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,19 @@ class Result:
 
     @classmethod
     def from_parts(cls, manifest: Mapping[str, Any], npz: bytes) -> "Result":
-        """Put a result together again from its manifest and the bytes of its .npz file."""
+        """Put a result together again from its manifest and the bytes of its .npz file.
+
+        Raises: BadInput: they are no parts of a result, or damaged.
+        """
+        try:
+            return cls._from_parts(manifest, npz)
+        except BadInput:
+            raise
+        except Exception:  # numpy, zipfile and zlib meet damage with errors of their own, a manifest with many more
+            raise BadInput("this is no result that Prism wrote, or it is damaged", "manifest") from None
+
+    @classmethod
+    def _from_parts(cls, manifest: Mapping[str, Any], npz: bytes) -> "Result":
         with np.load(io.BytesIO(npz), allow_pickle=False) as file:
             arrays = {name: file[name] for name in manifest["arrays"]}
         provenance = Provenance(

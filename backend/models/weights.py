@@ -94,7 +94,7 @@ def parse_state_dict(data: bytes) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise BadInput("the file is a pickle of more than tensors, which could run code; "
                        "save module.state_dict() or safetensors instead", _FIELD) from None  # fmt: skip
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError):
+    except Exception:  # the unpickler meets damage with errors of many kinds
         raise BadInput("the file is not a state dict that PyTorch can read, or it is damaged", _FIELD) from None
     for name in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):

@@ -79,7 +79,8 @@ class Traffic:
         method = chance.choice(("ig", "saliency", "samp++", "grad-cam", "rise", "deeplift"))
         # arguments in the order of each endpoint's signature
         return [
-            ("attribute, known", 200, lambda c: post(c, "attribute", known, "digits-gap", "ig", 1, "black", {}, 0, True)),
+            ("attribute, known", 200, lambda c: post(
+                c, "attribute", known, "digits-gap", "ig", 1, "black", {}, 0, True)),
             ("status", 200, lambda c: post(c, "status")),
             ("models", 200, lambda c: post(c, "models")),
             ("grid, known", 200, lambda c: post(c, "decode_grid", "balls-l-additive", [5, 5], {}, 0, True)),
