@@ -95,6 +95,16 @@ def test_bad_choices_get_one_sentence(choices, field, sentence):
     assert error.value.field == field
 
 
+def test_a_constant_and_an_empty_column_explain_nothing_whatever_they_are_called():
+    table = table_of(
+        [[*row[:2], *row[2:], "same", ""] for row in rows()], ("size", "kind", "picture", "price", "c", "e")
+    )
+    for name, sentence in (("c", "has the same value in every row"), ("e", "has the same value|cannot explain")):
+        changed = table.with_kind(name, "category")
+        with pytest.raises(BadInput, match=sentence):
+            check_choices(changed, Choices("price", "picture", (name,)))
+
+
 def test_too_few_rows_are_refused():
     table = table_of(rows()[:20])
     with pytest.raises(BadInput, match="20 rows can be used"):

@@ -127,6 +127,11 @@ def test_too_many_rows_and_bytes_are_refused():
         read_table(as_csv(ROWS), replace(LIMITS, max_upload_bytes=10))
 
 
+def test_a_million_rows_get_one_sentence_that_says_how_many_may_be():
+    with pytest.raises(BadInput, match=f"more than {LIMITS.max_rows:,} rows"):
+        read_table(b"a,b\n" + b"1,2\n" * 1_000_000)
+
+
 def test_parquet_and_csv_give_the_same_table(tmp_path):
     frame = pd.DataFrame({"a": [1.5, None, 2.0, 9.0], "b": ["x", "y", None, "x"], "c": [1, 2, 3, 4]})
     frame.to_parquet(tmp_path / "t.parquet")
