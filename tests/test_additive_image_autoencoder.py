@@ -18,6 +18,7 @@ from backend.models.diffusion_autoencoder import (
     SPACINGS,
     DiffusionAutoencoder,
     PrincipalEncoder,
+    RegionalEncoder,
     SalientEncoder,
     interpolate_linearly,
     interpolate_spherically,
@@ -114,6 +115,27 @@ def test_components_are_those_of_a_singular_value_decomposition():
     coefficients = encoder.coefficients(pictures)
     best = (rows @ encoder.basis @ encoder.basis.T + pictures.flatten(1).mean(0)).view_as(pictures)
     torch.testing.assert_close(encoder.compose(coefficients), best, atol=1e-4, rtol=1e-4)
+
+
+def test_a_regions_pixels_move_its_own_latent_and_no_other():
+    encoder = RegionalEncoder(8, 4, regions=((0, 2, 0, 8), (4, 8, 2, 6)), components=5, region_components=3, hidden=4)
+    pictures = images(100)
+    encoder.fit_components(pictures, torch.Generator().manual_seed(0))
+    code = encoder(pictures)
+    assert code.shape == (100, 4)
+    for region, moved in ((encoder.regions[0], [2]), (encoder.regions[1], [3])):
+        other = pictures.clone()
+        other[(..., *region)] += 0.5
+        change = (encoder(other) - code).abs().amax(0)
+        assert [k for k in range(4) if change[k] > 1e-4] == moved
+    elsewhere = pictures.clone()
+    elsewhere[..., 3, :] += 0.5
+    assert ((encoder(elsewhere) - code).abs().amax(0) > 1e-4).all(), "what surrounds a region may change what it means"
+
+
+def test_regions_take_a_latent_each():
+    with pytest.raises(BadInput, match="2 latents; each of 2 regions takes one"):
+        RegionalEncoder(8, 2, regions=((0, 2, 0, 8), (4, 8, 2, 6)), components=5)
 
 
 def test_a_salient_code_says_place_size_colour_and_ground_each_by_itself():

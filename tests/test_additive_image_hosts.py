@@ -7,7 +7,7 @@ import torch
 from backend.additive_image import portraits
 from backend.additive_image.data import IMAGE
 from backend.additive_image.hosts import COLUMNS, INTERCEPT, PLANTED_BIAS, make_hosts
-from backend.additive_image.principal import PrincipalStage
+from backend.additive_image.principal import PrincipalStage, RegionalStage
 from backend.errors import BadInput
 from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 
@@ -120,11 +120,18 @@ def test_pictures_are_drawn_by_row():
 
 
 # ------------------------------------------------------------- first stage
-def test_the_first_stage_learns_codes_of_components():
+PRINCIPAL = {"components": 16, "hidden": 16}
+REGIONAL = {**PRINCIPAL, "regions": [[4, 6, 2, 14], [9, 13, 4, 12]], "region_components": 8, "plain": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "stage_of"),
+    [("principal", PRINCIPAL, PrincipalStage), ("regional", REGIONAL, RegionalStage)],
+)
+def test_the_first_stage_learns_codes_of_components(kind, options, stage_of):
     torch.manual_seed(0)
-    options = {"components": 16, "hidden": 16}
-    model = DiffusionAutoencoder(side=16, n_latents=4, encoder="principal", encoder_options=options, widths=(16, 16))
-    stage = PrincipalStage(model, flatness=0.1, width=16)
+    model = DiffusionAutoencoder(side=16, n_latents=4, encoder=kind, encoder_options=options, widths=(16, 16))
+    stage = stage_of(model, flatness=0.1, width=16)
 
     def draw(n: int, rng: np.random.Generator) -> torch.Tensor:
         seed = int(rng.integers(2**31))
@@ -139,4 +146,4 @@ def test_the_first_stage_learns_codes_of_components():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0] < 1.2
+    assert losses[-1] < 0.7 * losses[0] < 1.2 * len(model.encoder.sizes)

@@ -19,7 +19,7 @@ from backend.additive_image import chest_poses, recipes
 from backend.additive_image.data import make_dataset
 from backend.additive_image.fitted import encode_rows, pack
 from backend.additive_image.nam import fit_head
-from backend.additive_image.principal import PrincipalStage
+from backend.additive_image.principal import PrincipalStage, RegionalStage
 from backend.additive_image.recipes import HEADS, SOURCES, HeadRecipe, Recipe
 from backend.catalog import AUTOENCODERS
 from backend.contracts import OnStep, Step
@@ -30,6 +30,7 @@ from backend.models.diffusion_autoencoder import (
     DiffusionAutoencoder,
     FlatEncoder,
     PrincipalEncoder,
+    RegionalEncoder,
     silhouette,
 )
 from backend.training import (
@@ -224,6 +225,8 @@ class _Run:
     def _make_sketcher(self) -> nn.Module:
         if isinstance(self.model.encoder, PrincipalEncoder):
             return PrincipalStage(self.model, self.recipe.flatness)
+        if isinstance(self.model.encoder, RegionalEncoder):
+            return RegionalStage(self.model, self.recipe.flatness)
         return _Sketcher(self.model, self.recipe.spare_latents, self.recipe.spare_view)
 
     # ------------------------------------------------------------- steps
@@ -276,7 +279,7 @@ class _Run:
         with self._half():
             with torch.autocast(self.device.type, enabled=self.recipe.half and not self.is_frozen):
                 codes = self.model.encode(images).float()  # a frozen encoder is cheap enough for full precision
-            codes = codes + self.recipe.code_noise * self._noise_like(codes)
+            codes = codes + self.recipe.noise_under_decoder * self._noise_like(codes)
             return (self.weight * self.model.denoising_error(images, codes, levels, noise)).mean()
 
     def _descend(self, loss: Tensor) -> float:

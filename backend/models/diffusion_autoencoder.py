@@ -88,6 +88,7 @@ class PrincipalEncoder(nn.Module):
         self.deep = nn.Sequential(*layers, nn.Linear(hidden, n_latents - plain))
         self.linear = nn.Linear(components, n_latents - plain, bias=False)
         self.register_buffer("plain", torch.zeros(plain, components))
+        self.sizes = (components,)  # of the parts of `coefficients`
 
     def fit_components(self, images: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> None:
         """Take the leading components of training images, by subspace iteration.
@@ -99,20 +100,11 @@ class PrincipalEncoder(nn.Module):
         if weight is not None:
             self.weight.copy_(weight.reshape(self.weight.shape).to(self.weight))
         rows = (images * self.weight.sqrt()).flatten(1)
-        n_components = self.basis.shape[1]
-        if len(rows) <= n_components:
-            raise ShapeError(f"{len(rows)} images; more than {n_components} are needed for as many components")
-        mean = rows.mean(0)
-        rows = rows - mean
-        width = min(n_components + 16, *rows.shape)
-        subspace = torch.randn(rows.shape[1], width, generator=generator).to(rows)
-        for _ in range(4):  # power iterations
-            subspace = torch.linalg.qr(rows.T @ (rows @ torch.linalg.qr(subspace).Q)).Q
-        _, strengths, turned = torch.linalg.svd(rows @ subspace, full_matrices=False)
+        mean, basis, deviations = principal_components(rows, self.basis.shape[1], generator)
         self.mean.copy_(mean)
-        self.basis.copy_((subspace @ turned.T)[:, :n_components])
+        self.basis.copy_(basis)
         # The square root lets strong components stay stronger than weak ones, without drowning them.
-        self.scale.copy_((strengths[:n_components] / len(rows) ** 0.5).clamp_min(1e-6).sqrt())
+        self.scale.copy_(deviations.clamp_min(1e-6).sqrt())
         if len(self.plain):
             self._fit_plain(self.coefficients(images))
 
@@ -143,6 +135,106 @@ class PrincipalEncoder(nn.Module):
         """(N, components) -> (N, latents): the part that learns."""
         learned = self.deep(coefficients) + self.linear(coefficients)
         return torch.cat([coefficients @ self.plain.T, learned], 1) if len(self.plain) else learned
+
+
+class RegionalEncoder(nn.Module):
+    """What surrounds some regions, read as by a `PrincipalEncoder`; then, for each region, what it adds to that.
+
+    Each region has one latent, the last ones of the code. A perceptron reads it from the region's own principal
+    components beside those of the surroundings, so that pose and colours, which the surroundings show, need no place
+    in it. A mouth of few pixels is then not drowned by the rest, and does not share latents with it.
+    """
+
+    def __init__(
+        self,
+        side: int,
+        n_latents: int,
+        regions: tuple[tuple[int, int, int, int], ...] = (),
+        components: int = 192,
+        region_components: int = 64,
+        hidden: int = 256,
+        plain: int = 0,
+    ) -> None:
+        """regions: first row, row after the last, first column, column after the last, of each; they do not overlap.
+
+        components: of the surroundings. plain: see `PrincipalEncoder`. Raises: BadInput: no latent is left for them.
+        """
+        super().__init__()
+        n_around = n_latents - len(regions)
+        if n_around < max(1, plain):
+            raise BadInput(
+                f"{n_latents} latents; each of {len(regions)} regions takes one, {plain} are plain", "regions"
+            )
+        self.regions = tuple((slice(*region[:2]), slice(*region[2:])) for region in regions)
+        self.around = PrincipalEncoder(side, n_around, components, hidden, plain=plain)
+        for k, region in enumerate(regions):
+            pixels = 3 * (region[1] - region[0]) * (region[3] - region[2])
+            self.register_buffer(f"mean_{k}", torch.zeros(pixels))
+            self.register_buffer(f"basis_{k}", torch.zeros(pixels, region_components))
+            self.register_buffer(f"scale_{k}", torch.ones(region_components))
+        self.sizes = (components, *([region_components] * len(regions)))  # of the parts of `coefficients`
+        width = components + region_components
+        self.deep = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+            )
+            for _ in regions
+        )
+        self.linear = nn.ModuleList(nn.Linear(width, 1, bias=False) for _ in regions)
+
+    def fit_components(self, images: Tensor, generator: torch.Generator, weight: Tensor | None = None) -> None:
+        """Take the leading components of training images, (N, 3, S, S) in [-1, 1]; weight: of the surroundings."""
+        self.around.fit_components(self._without_regions(images), generator, weight)
+        for k, region in enumerate(self.regions):
+            rows = images[(..., *region)].flatten(1)
+            mean, basis, deviations = principal_components(rows, self.sizes[1 + k], generator)
+            for name, value in (("mean", mean), ("basis", basis), ("scale", deviations.clamp_min(1e-6).sqrt())):
+                getattr(self, f"{name}_{k}").copy_(value)
+
+    def coefficients(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1] -> scaled coefficients of the surroundings and of each region, (N, sum of sizes)."""
+        found = [self.around.coefficients(self._without_regions(images))]
+        for k, region in enumerate(self.regions):
+            mean, basis, scale = (getattr(self, f"{name}_{k}") for name in ("mean", "basis", "scale"))
+            found.append((images[(..., *region)].flatten(1) - mean) @ basis / scale)
+        return torch.cat(found, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [-1, 1] -> (N, latents)."""
+        return self.encode_coefficients(self.coefficients(images))
+
+    def encode_coefficients(self, coefficients: Tensor) -> Tensor:
+        """(N, sum of sizes) -> (N, latents): the part that learns."""
+        around, *own = coefficients.split(self.sizes, 1)
+        codes = [self.around.encode_coefficients(around)]
+        for part, deep, linear in zip(own, self.deep, self.linear, strict=True):
+            both = torch.cat([around, part], 1)
+            codes.append(deep(both) + linear(both))
+        return torch.cat(codes, 1)
+
+    def _without_regions(self, images: Tensor) -> Tensor:
+        images = images.clone()
+        for region in self.regions:
+            images[(..., *region)] = 0
+        return images
+
+
+def principal_components(rows: Tensor, n_components: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, leading components and the standard deviation along each, by subspace iteration.
+
+    Args: rows: (N, features). Returns: (features,), (features, components), (components,).
+    Raises: ShapeError: no more rows than components.
+    """
+    if len(rows) <= n_components:
+        raise ShapeError(f"{len(rows)} images; more than {n_components} are needed for as many components")
+    mean = rows.mean(0)
+    rows = rows - mean
+    width = min(n_components + 16, *rows.shape)
+    subspace = torch.randn(rows.shape[1], width, generator=generator).to(rows)
+    for _ in range(4):  # power iterations
+        subspace = torch.linalg.qr(rows.T @ (rows @ torch.linalg.qr(subspace).Q)).Q
+    _, strengths, turned = torch.linalg.svd(rows @ subspace, full_matrices=False)
+    return mean, (subspace @ turned.T)[:, :n_components], strengths[:n_components] / len(rows) ** 0.5
 
 
 class SalientEncoder(nn.Module):
@@ -213,6 +305,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
     "flat": FlatEncoder,
     "pooled": PooledEncoder,
     "principal": PrincipalEncoder,
+    "regional": RegionalEncoder,
     "salient": SalientEncoder,
 }
 
