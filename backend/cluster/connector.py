@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import weakref
@@ -265,13 +266,16 @@ async def _watch(host: str, port: int) -> None:
     missed = 0
     while missed < MISSES:
         await asyncio.sleep(WATCH_S)
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), WATCH_S)
-            writer.close()
-            missed = 0
-        except (OSError, TimeoutError):
-            missed += 1
+        missed = 0 if await asyncio.to_thread(_is_there, host, port) else missed + 1
     os._exit(GONE)
+
+
+def _is_there(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), WATCH_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _read(stdin: BinaryIO, loop: asyncio.AbstractEventLoop, connector: Connector) -> None:
@@ -300,6 +304,9 @@ async def _talk(host: str, port: int, out: BinaryIO) -> None:
 
 def main(address: str) -> int:
     host, port = environment.read_address(address)
+    if not _is_there(host, port):  # Ray would look for it for more than a minute
+        print(f"prism: nobody listens at {address}", file=sys.stderr)
+        return GONE
     environment.prepare(environment.is_loopback(host))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what Ray prints must not come between the messages

@@ -24,6 +24,7 @@ def prepare(is_loopback: bool, environment: MutableMapping[str, str] = os.enviro
         raise NotAvailable(f"Ray is not installed; run: {INSTALL}", "ray")
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     environment["RAY_AUTH_MODE"] = "token"
+    environment.setdefault("RAY_SERVE_MULTIPLEXED_MODEL_ID_MATCHING_TIMEOUT_S", "0.2")  # then any replica will do
     if not environment.get("RAY_AUTH_TOKEN"):
         environment.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file()))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))

@@ -26,7 +26,7 @@ class ClusterSettings:
     min_replicas: int = 2
     max_replicas: int = 2  # above min_replicas: Ray starts and stops replicas by the load
     requests_per_replica: float = 4.0  # waiting or under way, that the autoscaler aims at
-    max_requests_per_replica: int = 32  # more are kept for another replica, or wait
+    max_requests_per_replica: int = 8  # with more, a model spreads to another replica; then requests wait
     upscale_delay_s: float = 10.0
     downscale_delay_s: float = 300.0
     threads: int = 1  # of one replica, on a CPU

@@ -1,0 +1,375 @@
+"""A real cluster of two replicas on loopback: answers as here, and none lost when a replica is killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from backend import engines
+from backend.cluster import environment
+from backend.cluster.connection import ClusterConnection
+from backend.cluster.connector import join_rows
+from backend.cluster.settings import ClusterSettings
+from backend.contracts import (
+    AttributionRequest,
+    DecodingRequest,
+    FaithfulnessRequest,
+    PredictionRequest,
+    Request,
+    Result,
+    digest,
+)
+from backend.errors import BadInput, Busy, Cancelled, NotAvailable, PrismError, Superseded
+from backend.images import encode_png
+from backend.remote import RemoteService
+from backend.runtime import Runtime
+from backend.service import LocalService
+from tests.conftest import ROOT, free_port
+
+START_S = 120.0
+
+
+def picture(seed: int) -> bytes:
+    return encode_png(np.random.default_rng(seed).random((28, 28, 1)))
+
+
+PICTURE = picture(7)
+IMAGE = digest(PICTURE)
+MAP = AttributionRequest(IMAGE, "digits-gap", "samp++", target=1)
+SLOW = replace(MAP, method="rise", params=(("samples", 20_000),))
+
+
+class Cluster:
+    """`python -m backend serve` as a process of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.log = home / "serve.log"
+        command = [sys.executable, "-m", "backend", "serve", "--replicas", "2", "--port", self.address.split(":")[1]]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=settings(home))
+
+    def await_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while "ready" not in self.log.read_text():
+            assert self.process.poll() is None, f"the cluster ended: {self.log.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, f"the cluster did not start: {self.log.read_text()[-2000:]}"
+            time.sleep(0.1)
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def replicas(self) -> list[psutil.Process]:
+        """Processes of replicas that live."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if "ServeReplica:prism:replica" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def stop(self) -> None:
+        processes = self.processes() if self.process.poll() is None else []
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=30)
+        for process in [*processes, self.process]:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                process.kill()
+
+
+def settings(home: Path) -> dict[str, str]:
+    return {**os.environ, "PRISM_HOME": str(home), "OMP_NUM_THREADS": "1", "PRISM_DEVICE": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def cluster(home) -> Iterator[Cluster]:
+    cluster = Cluster(home)
+    try:
+        cluster.await_ready()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def service(cluster, home) -> Iterator[RemoteService]:
+    """As the pages have it: chosen by the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRISM_HOME", str(home))
+        patch.setenv("PRISM_CLUSTER", cluster.address)
+        service = engines.service()
+        service.put_image(PICTURE)
+        yield service
+        service.connection.close()
+        engines._cluster.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[LocalService]:
+    """An engine in this process, on as many threads as a replica: the last bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    service = LocalService(Runtime("cpu"))
+    service.put_image(PICTURE)
+    yield service
+    torch.set_num_threads(before)
+
+
+def untimed(result: Result) -> Result:
+    return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
+
+
+def wait_until(condition, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+class Caller(threading.Thread):
+    """Somebody who asks, with the answer or the error that came."""
+
+    def __init__(self, service: RemoteService, request: Request, session: str | None = None) -> None:
+        super().__init__(daemon=True)
+        self.service, self.request, self.session = service, request, session
+        self.messages: list[str] = []
+        self.result: Result | None = None
+        self.error: PrismError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self.service.run(self.request, lambda step: self.messages.append(step.message), self.session)
+        except PrismError as error:
+            self.error = error
+
+
+# ----------------------------------------------------------------- as here
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PredictionRequest(IMAGE, "digits-gap"),
+        MAP,
+        replace(MAP, method="rise", params=(("samples", 300),), baseline=("black", "white"), seed=3),
+        FaithfulnessRequest((MAP, replace(MAP, method="ig")), steps=5),
+        DecodingRequest("balls-l-additive", grid=(2, 3)),
+    ],
+    ids=lambda request: f"{request.kind}.{getattr(request, 'method', '')}",
+)
+def test_answers_equal_those_computed_here_bit_for_bit(service, here, request_):
+    theirs, ours = service.run(request_), here.run(request_)
+    assert untimed(theirs) == untimed(ours)
+    assert {n: a.tobytes() for n, a in theirs.arrays.items()} == {n: a.tobytes() for n, a in ours.arrays.items()}
+
+
+def test_this_process_has_not_imported_ray(service):
+    assert not [name for name in sys.modules if name == "ray" or name.startswith("ray.")]
+
+
+def test_errors_keep_their_class_sentence_and_field(service, here):
+    wrong = replace(MAP, target=99)
+    with pytest.raises(BadInput) as theirs:
+        service.run(wrong)
+    with pytest.raises(BadInput) as ours:
+        here.run(wrong)
+    assert (theirs.value.sentence, theirs.value.field) == (ours.value.sentence, ours.value.field)
+    with pytest.raises(BadInput, match="unknown model"):
+        service.run(replace(MAP, model="no-such-model"))
+
+
+def test_progress_arrives_and_leaving_stops_the_work(service):
+    seen = []
+
+    def leave(step) -> None:
+        seen.append(step)
+        if step.done > 1000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        service.run(SLOW, leave)
+    assert seen[-1].total > seen[-1].done > 0
+    wait_until(lambda: service.status().flights == 0)
+
+
+def test_a_newer_request_of_a_session_takes_the_older_ones_place(service):
+    older = Caller(service, replace(SLOW, seed=1), "visitor.path")
+    wait_until(lambda: older.messages)
+    service.run(replace(MAP, seed=5), session="visitor.path")
+    older.join(timeout=10)
+    assert type(older.error) is Superseded
+
+
+def test_status_and_models_are_those_of_all_replicas(service, here):
+    assert "digits-gap" in {row.spec.key for row in service.models() if row.is_loaded}
+    assert [row.spec for row in service.models()] == [row.spec for row in here.models()]
+    wait_until(lambda: service.status().device == "2 replicas: CPU, 1 thread")
+
+
+def test_a_model_of_ones_own_is_known_to_every_replica(service, cluster):
+    from safetensors.torch import save
+
+    from backend.models import networks
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = save(networks.build("lenet-gap", 3, 1).state_dict())
+    fields = {
+        "key": "own", "task": "classification", "architecture": "prism:lenet-gap", "labels": ["a", "b", "c"],
+        "input_size": [28, 28], "channels": "L",
+    }  # fmt: skip
+    assert service.add_model(fields, weights).key == "own"
+    callers = [Caller(service, replace(MAP, model="own", seed=seed)) for seed in range(6)]
+    for caller in callers:
+        caller.join(timeout=30)
+        assert caller.error is None and caller.result is not None
+    service.remove_model("own")
+    with pytest.raises(BadInput, match="unknown model"):
+        service.run(PredictionRequest(IMAGE, "own"))
+
+
+# ----------------------------------------------------------------- closed to others, and nothing on the disk
+def test_ray_listens_on_loopback_and_asks_for_the_token(service, cluster, home):
+    code = f"import ray; ray.init(address='{cluster.address}', log_to_driver=False)"
+    stranger = {**settings(home), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    said = home / "stranger.log"
+    with said.open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], env=stranger, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "Unauthenticated" in said.read_text())
+    finally:
+        process.kill()
+        process.wait()
+    assert (home / "cluster" / "token").stat().st_mode & 0o077 == 0
+    open_to_all = [
+        (process.name(), connection.laddr.port)
+        for process in cluster.processes()
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("::", "0.0.0.0")
+    ]
+    # Each process of a deployment has one port for calls between deployments, which Ray binds to every address and
+    # gives no setting for: two replicas and the board. It asks for the token too.
+    assert len(open_to_all) <= 3
+
+
+def test_inputs_and_answers_are_not_in_rays_shared_memory_or_files(service, cluster):
+    marker = b"prism-health-marker-" * 20_000  # longer than what Ray itself would send in a message
+    data = PICTURE + marker  # what stands behind a picture's end is not looked at
+    image = service.put_image(data).id
+    service.run(replace(MAP, image_id=image, seed=11))
+    sessions = {
+        Path(part.split("=", 1)[1])
+        for process in cluster.processes()
+        for part in process.cmdline()
+        if part.startswith(("--session-dir=", "--session_dir="))
+    }
+    assert sessions
+    for folder in sessions:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                assert b"prism-health-marker" not in path.read_bytes(), path
+
+
+# ----------------------------------------------------------------- replicas die
+def test_no_request_is_lost_when_a_replica_is_killed(service, here, cluster):
+    pictures = [picture(100 + number) for number in range(12)]
+    ids = [service.put_image(data).id for data in pictures]
+    for data in pictures:
+        here.put_image(data)
+    requests = [
+        replace(MAP, image_id=image, method="rise", params=(("samples", 4_000),), seed=number)
+        for number, image in enumerate(ids)
+    ]
+    before = {process.pid for process in cluster.replicas()}
+    assert len(before) == 2
+    callers = [Caller(service, request, f"visitor{n}.path") for n, request in enumerate(requests)]
+    wait_until(lambda: sum(any(caller.messages) for caller in callers) >= 4)
+    victim = max(cluster.replicas(), key=lambda process: process.cpu_times().user)  # one that is at work
+    os.kill(victim.pid, signal.SIGKILL)
+    for caller in callers:
+        caller.join(timeout=90)
+    assert [caller.error for caller in callers] == [None] * len(callers)
+    assert any("a replica stopped" in message for caller in callers for message in caller.messages)
+    for caller in callers[::4]:
+        assert untimed(caller.result) == untimed(here.run(caller.request))
+    wait_until(lambda: len({process.pid for process in cluster.replicas()} - {victim.pid}) == 2, 60)
+
+
+def test_a_cluster_that_is_gone_is_one_sentence(home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRISM_HOME", str(home))
+        connection = ClusterConnection(f"127.0.0.1:{free_port()}", pauses_s=())
+        with pytest.raises(Busy, match="does not answer; your inputs are kept"):
+            RemoteService(connection).run(DecodingRequest("balls-l-additive"))
+        connection.close()
+
+
+# ----------------------------------------------------------------- settings, without a cluster
+def test_settings_come_from_a_file_and_flags(tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text("max_replicas = 8\ngpus = 0.5\n")
+    found = ClusterSettings.read(str(path), {"port": 7000, "host": None})
+    assert (found.max_replicas, found.gpus, found.port, found.host) == (8, 0.5, 7000, "127.0.0.1")
+    assert not found.is_fixed
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("min_replicas = 0", "min_replicas"),
+        ("threads = true", "threads"),
+        ("cpus = 'many'", "cpus"),
+        ("max_replicas = 1", "max_replicas"),
+        ("colour = 3", "settings"),
+        ("=", "settings"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, text, field):
+    path = tmp_path / "cluster.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as refused:
+        ClusterSettings.read(str(path))
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:99999", ":1"])
+def test_an_address_without_host_and_port_is_refused(address):
+    with pytest.raises(BadInput, match="HOST:PORT"):
+        environment.read_address(address)
+
+
+def test_two_engines_at_once_are_refused(monkeypatch):
+    monkeypatch.setenv("PRISM_CLUSTER", "127.0.0.1:1")
+    monkeypatch.setenv("PRISM_BACKEND_URL", "http://127.0.0.1:1/api")
+    with pytest.raises(BadInput, match="only one engine"):
+        engines.service()
+
+
+def test_without_ray_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(environment, "is_installed", lambda: False)
+    with pytest.raises(NotAvailable, match="requirements-cluster.txt"):
+        ClusterConnection("127.0.0.1:1", pauses_s=()).call("/status")
+    with pytest.raises(NotAvailable, match="requirements-cluster.txt"):
+        environment.prepare(True, {})
+
+
+def test_rows_of_replicas_are_joined():
+    row = {"key": "a", "spec": None, "is_loaded": False, "nbytes": 0, "digest": ""}
+    loaded = {**row, "is_loaded": True, "nbytes": 5, "digest": "d"}
+    assert join_rows([[row], [loaded], [loaded]]) == [{**loaded, "nbytes": 10}]
