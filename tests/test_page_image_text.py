@@ -126,7 +126,7 @@ def test_a_bad_address_is_said_beside_its_control_and_the_page_stands(page, quer
         ("Sweeps", "pair_map", "Over"),
         ("Swap", "pair_map", "does not follow the sentence"),
         ("Sanity check", "pair_randomisation", "replaced by random ones"),
-        ("The table", "report_maps", "NeurIPS 2023"),
+        ("Evaluation", "report_maps", "NeurIPS 2023"),
     ],
 )
 def test_looking_closer_asks_on_demand(page, tab, kind, said):

@@ -1,4 +1,4 @@
-"""Looking closer, on demand: how to read a map, the bottleneck's curves, sweeps, swaps, the sanity check, the table."""
+"""Looking closer, on demand: how to read a map, the bottleneck's curves, sweeps, swaps, the sanity check, evaluations."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ from pages.shared.figures import (
 from pages.shared.map_grid import Arrangement, arranged_maps
 from pages.shared.session import recall, remember
 
-TABS = ("How to read this", "Fit and compression", "Sweeps", "Swap", "Sanity check", "The table")
+TABS = ("How to read this", "Fit and compression", "Sweeps", "Swap", "Sanity check", "Evaluation")
 PLOT_OPTIONS = {"displayModeBar": False}
 SWEEPS = {"beta": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "sigma2": (0.01, 0.1, 1.0), "layer": tuple(range(24))}
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
@@ -42,7 +42,7 @@ def show_analyses(board: Board) -> None:
     """One tab at a time; only the open one asks for anything."""
     begin("pairs.tab", TABS[0])
     tabs = st.tabs(TABS, key="pairs.tab", on_change="rerun")
-    draws = (_show_reading, _show_curves, _show_sweeps, _show_swap, _show_sanity, _show_table)
+    draws = (_show_reading, _show_curves, _show_sweeps, _show_swap, _show_sanity, _show_evaluation)
     for tab, draw in zip(tabs, draws, strict=True):
         if tab.open:
             with tab:
@@ -426,5 +426,5 @@ def _stage_words(board: Board, result: Result, method: str) -> None:
     )
 
 
-def _show_table(board: Board) -> None:
+def _show_evaluation(board: Board) -> None:
     show_evaluation(board.settings.model)
