@@ -86,7 +86,17 @@ def request_from_json(body: Mapping[str, Any]) -> Request:
     for name, f in known.items():
         if name not in given and f.default is dataclasses.MISSING:
             raise BadInput(f"the field {name!r} is missing", name)
-    return request_type(**{name: _read(name, known[name].type, value) for name, value in given.items()})
+    read = {
+        name: _read(name, known[name].type, value)
+        for name, value in given.items()
+        if not _is_left_out(known[name], value)
+    }
+    return request_type(**read)
+
+
+def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
+    """An empty list where leaving the field out means one: `request_to_json` writes it so."""
+    return value == [] and field.default == () and field.type != Params
 
 
 def _read(name: str, expected: Any, value: Any) -> Any:

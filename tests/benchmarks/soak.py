@@ -24,7 +24,7 @@ import numpy as np
 from backend.contracts import AttributionRequest
 from backend.errors import Cancelled, PrismError
 from backend.remote import Connection, RemoteService
-from tests.benchmarks.visitors import PAGES, as_text, page_visitor, picture, post, resident_mb, server_process
+from tests.benchmarks.visitors import ANSWER_S, PAGES, as_text, page_visitor, picture, post, resident_mb, server_process
 from tests.conftest import running_app
 
 SAMPLE_S = 5.0
@@ -66,7 +66,7 @@ class Traffic:
         """Questions over plain HTTP: a third was asked before, some are refused."""
         known = as_text(picture(0))
         while time.monotonic() < self.until:
-            with httpx.Client(base_url=self.url) as client:  # a connection of some questions, then a new one
+            with httpx.Client(base_url=self.url, timeout=ANSWER_S) as client:  # of some questions, then a new one
                 for _ in range(20):
                     if time.monotonic() > self.until:
                         return
