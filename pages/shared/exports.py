@@ -23,14 +23,16 @@ from pages.shared.figures import (
     Curve,
     Display,
     Panel,
+    TimeAndFrequency,
+    axes_sentence,
     colour_limits,
     curves_svg,
     draw_map,
     format_value,
     is_diverging,
-    lowest_of,
     outline_path,
     scale_sentence,
+    tick_label,
     unit_of,
 )
 
@@ -228,8 +230,12 @@ def maps_section(
     display: Display,
     description: str,
     mask: np.ndarray | None = None,
+    sound: TimeAndFrequency | None = None,
 ) -> str:
-    """The image, (H, W, 3 or 1) in [0, 1], and its maps of the same size, as pictures with their colour bars."""
+    """The image, (H, W, 3 or 1) in [0, 1], and its maps of the same size, as pictures with their colour bars.
+
+    Args: sound: what the axes of a spectrogram mean; None: they count pixels.
+    """
     e = html.escape
     drawn = [panel for panel in panels if panel.values is not None]
     limits = colour_limits(drawn, display)
@@ -245,7 +251,8 @@ def maps_section(
             f"<figure>{picture(pixels, f'{panel.title} map')}{_colour_bar(panel, display, limits[panel.key])}"
             f"<figcaption><b>{e(panel.title)}</b><br>{e(panel.caption)}</figcaption></figure>"
         )
-    return f"<p>{e(scale_sentence(drawn, display))}</p><div class='maps'>{''.join(figures)}</div>"
+    said = f"{scale_sentence(drawn, display)} {axes_sentence(image.shape[:2], sound)}"
+    return f"<p>{e(said)}</p><div class='maps'>{''.join(figures)}</div>"
 
 
 def _outline_tag(mask: np.ndarray) -> str:
@@ -263,7 +270,7 @@ def _colour_bar(panel: Panel, display: Display, limit: float) -> str:
     table = SIGNED_COLOURS if diverging else UNSIGNED_COLOURS
     stops = ", ".join("#" + bytes(table[i]).hex() for i in np.linspace(0, len(table) - 1, 17).astype(int))
     ticks = [-limit, 0.0, limit] if diverging else [0.0, limit]
-    numbers = "".join(f"<span>{format_value(lowest_of(panel) + tick)}</span>" for tick in ticks)
+    numbers = "".join(f"<span>{tick_label(panel, tick)}</span>" for tick in ticks)
     return (
         f"<div class='bar' style='background:linear-gradient(90deg, {stops})'></div><div class='ticks'>{numbers}</div>"
         f"<div class='ticks'><span></span><span>{html.escape(unit_of(panel))}</span><span></span></div>"

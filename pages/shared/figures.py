@@ -181,6 +181,24 @@ class Panel:
     origin: Origin = "zero"  # lowest: zero means nothing in particular, and colours count from the lowest value
 
 
+@dataclass(frozen=True, slots=True)
+class TimeAndFrequency:
+    """What columns and rows of a spectrogram mean: seconds of its sides, and where its bands meet, lowest first."""
+
+    start_s: float
+    end_s: float
+    edges_hz: tuple[float, ...]
+
+
+def axes_sentence(size: tuple[int, int], sound: TimeAndFrequency | None = None) -> str:
+    """What lies across a picture and what along its height; `size`: rows and columns."""
+    if sound is None:
+        rows, columns = size
+        return f"Across: x, 0 to {columns} pixels; down: y, 0 to {rows} pixels, as the model saw them."
+    across = f"time, {format_value(sound.start_s)} to {format_value(sound.end_s)} s"
+    return f"Across: {across}; up: frequency, {sound.edges_hz[0]:.0f} to {sound.edges_hz[-1]:.0f} Hz."
+
+
 def channel_sum(attribution: np.ndarray) -> np.ndarray:
     """(C or 1, H, W) -> (H, W).
 
@@ -245,6 +263,13 @@ def scale_sentence(panels: Iterable[Panel], display: Display) -> str:
 def unit_of(panel: Panel) -> str:
     """What stands under a colour bar."""
     return panel.unit + (", black: its lowest value" if panel.origin == "lowest" else "")
+
+
+def tick_label(panel: Panel, tick: float) -> str:
+    """A number at a colour bar; above a lowest value, how much higher: the two may differ in the sixth digit only."""
+    if panel.origin == "zero":
+        return format_value(tick)
+    return f"+{format_value(tick)}" if tick else format_value(lowest_of(panel))
 
 
 def colourise(values: np.ndarray, limit: float, diverging: bool) -> np.ndarray:
@@ -319,13 +344,15 @@ def static_figure(
     footer: str,
     file_format: str = "png",
     mask: np.ndarray | None = None,
+    sound: TimeAndFrequency | None = None,
 ) -> bytes:
-    """The image and all maps with colour bars, titles, captions and a settings footer, as PNG or SVG bytes.
+    """The image and all maps with axes, colour bars, titles, captions and a settings footer, as PNG or SVG bytes.
 
     Args:
         image: (H, W, 3 or 1) in [0, 1], as the model saw it.
         footer: what was set, one or two lines.
         mask: (H, W) bool, where the object is, if known; outlined if the display says so.
+        sound: what the axes of a spectrogram mean; None: they count pixels.
     """
     drawn = [panel for panel in panels if panel.values is not None]
     n_columns = min(FIGURE_COLUMNS, len(drawn) + 1)
@@ -334,23 +361,50 @@ def static_figure(
     figure = Figure(figsize=size, layout="constrained", dpi=FIGURE_DPI)
     cells = figure.subplots(2 * n_rows, n_columns, squeeze=False, height_ratios=[1, 0.04] * n_rows)
     pictures, bars = cells[::2].ravel(), cells[1::2].ravel()
-    for axes in (*pictures, *bars[:1], *bars[len(drawn) + 1 :]):
+    for axes in (*pictures[len(drawn) + 1 :], *bars[:1], *bars[len(drawn) + 1 :]):
         axes.set_axis_off()
-    pictures[0].imshow(_as_rgb(image), interpolation="nearest")
+    extent = (0, image.shape[1], image.shape[0], 0)  # the image's pixels, whatever a map's own
+    pictures[0].imshow(_as_rgb(image), interpolation="nearest", extent=extent)
     pictures[0].set_title("Image", fontsize=8)
     limits = colour_limits(drawn, display)
     for axes, bar, panel in zip(pictures[1:], bars[1:], drawn, strict=False):
         axes.imshow(
-            draw_map(_fit(image, panel.values.shape), panel, display, limits[panel.key]), interpolation="nearest"
+            draw_map(_fit(image, panel.values.shape), panel, display, limits[panel.key]),
+            interpolation="nearest",
+            extent=extent,
         )
         axes.set_title(panel.title, fontsize=8)
         _draw_bar(figure, bar, panel, display, limits[panel.key])
     if mask is not None and display.outline:
         for axes in pictures[: len(drawn) + 1]:
-            axes.contour(mask, levels=[0.5], colors=OUTLINE_COLOUR, linewidths=0.7)
+            axes.contour(mask, levels=[0.5], colors=OUTLINE_COLOUR, linewidths=0.7, extent=extent)
+    for k, axes in enumerate(pictures[: len(drawn) + 1]):
+        _draw_axes(axes, image.shape[:2], sound, is_first=k % n_columns == 0)
     figure.suptitle(title, fontsize=9)
     figure.supxlabel(f"{scale_sentence(drawn, display)}\n{textwrap.fill(footer, 45 * n_columns)}", fontsize=6)
     return _save(figure, file_format)
+
+
+_TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
+
+
+def _draw_axes(axes: Axes_, size: tuple[int, int], sound: TimeAndFrequency | None, is_first: bool) -> None:
+    """Pixels along both sides, or seconds and hertz; the upright axis is named on the first picture of a row."""
+    (rows, columns), across, along = size, "x, pixels", "y, pixels"
+    axes.set_xticks([0, columns / 2, columns])
+    axes.set_yticks([0, rows / 2, rows])
+    if sound is not None:
+        across, along = "time, s", "frequency, Hz"
+        axes.set_xticklabels([format_value(t) for t in np.linspace(sound.start_s, sound.end_s, 3)])
+        edges = np.asarray(sound.edges_hz)
+        shown = [hertz for hertz in _TICKS_HZ if edges[0] <= hertz <= edges[-1]]
+        bands = np.interp(shown, edges, np.linspace(rows, 0, len(edges)))
+        axes.set_yticks(bands, [str(hertz) for hertz in shown])
+    axes.tick_params(labelsize=5, length=2, width=0.4, pad=1.5)
+    axes.spines[:].set_linewidth(0.4)
+    axes.set_xlabel(across, fontsize=6, labelpad=1)
+    if is_first:
+        axes.set_ylabel(along, fontsize=6, labelpad=1)
 
 
 def _draw_bar(figure: Figure, axes: Axes_, panel: Panel, display: Display, limit: float) -> None:
@@ -361,7 +415,7 @@ def _draw_bar(figure: Figure, axes: Axes_, panel: Panel, display: Display, limit
     scale = ScalarMappable(Normalize(-shown if diverging else 0, shown), ListedColormap(table / 255))
     bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
     bar.set_ticks([-shown, 0, shown] if diverging else [0, shown])
-    bar.set_ticklabels([format_value(lowest_of(panel) + tick) for tick in bar.get_ticks()])
+    bar.set_ticklabels([tick_label(panel, tick) for tick in bar.get_ticks()])
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_linewidth(0.4)
     bar.set_label("\n".join(filter(None, (unit_of(panel), textwrap.fill(panel.caption, 38)))), fontsize=6)

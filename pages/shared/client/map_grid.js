@@ -226,7 +226,7 @@ class MapGrid {
     for (let i = 1; i < panel.values.length; i++) if (panel.values[i] > panel.values[best]) best = i;
     const kind = !panel.signed ? "unsigned" : card.diverging ? "signed" : this.display.values;
     return `${panel.title} map, ${kind} values in ${panel.unit}, `
-      + `colours end at ${formatValue(panel.base + card.limit)}; largest value ${formatValue(panel.values[best])} `
+      + `colours end at ${formatValue(card.limit)}${panel.origin === "zero" ? "" : ` above ${formatValue(panel.base)}`}; largest value ${formatValue(panel.values[best])} `
       + `at row ${Math.floor(best / panel.width)}, column ${best % panel.width}. ${panel.caption}`;
   }
 
@@ -269,7 +269,7 @@ class MapGrid {
     const ends = card.diverging ? [-card.limit, 0, card.limit] : [0, card.limit];
     card.ticks.replaceChildren(...ends.map((end) => {
       const tick = document.createElement("span");
-      tick.textContent = formatValue(card.panel.base + end);
+      tick.textContent = card.panel.origin === "zero" ? formatValue(end) : end ? `+${formatValue(end)}` : formatValue(card.panel.base);
       return tick;
     }));
     card.unit.textContent = card.panel.said_unit;
