@@ -46,6 +46,7 @@ class Limits:
     max_request_s: float = 600.0  # one request, from when it has the device
     max_job_s: float = 24 * 3600.0
     max_flights: int = 64  # requests that wait for the device at once
+    max_together: int = 16  # requests of one group computed as one; 1: each by itself
     max_session_requests: int = 8  # of one visitor under way at once
     max_path_frames: int = 65
     max_sessions: int = 200  # browsers connected at once

@@ -8,6 +8,7 @@ A session is spelled `owner.what`, for instance `<visitor>.<page>`: a newer requ
 the same whole name; the device is shared out fairly between owners.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -16,10 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
 
 from backend import audio, images
 from backend.catalog import ModelSpec
+from backend.company import Answered, Company, Member, joined
 from backend.contracts import (
     DecodingRequest,
     OnStep,
@@ -29,13 +32,23 @@ from backend.contracts import (
     Step,
     request_key,
 )
-from backend.errors import BadInput, Busy, Cancelled, NotAvailable, OutOfMemory, PrismError, Superseded
+from backend.errors import (
+    BadInput,
+    Busy,
+    Cancelled,
+    ModelFault,
+    NotAvailable,
+    OutOfMemory,
+    PrismError,
+    Superseded,
+)
 from backend.limits import LIMITS, Limits
 from backend.models.library import Library
 from backend.runtime import Runtime
 from backend.store import Store
 from backend.turns import GRACE_S, Estimates, Place, Turn
 
+T, R = TypeVar("T"), TypeVar("R")
 POLL_S = 0.2  # how often a waiting caller is heard of even if there is no news, so that leaving works at once
 
 
@@ -110,8 +123,10 @@ class Context:
     results: Store[Result]
     on_step: Callable[[Step], None]
     is_cancelled: Callable[[], bool]
-    turn: Callable[[Request], AbstractContextManager[Turn]]  # wait for the device and have it
+    # Wait for the device and have it; the callable is asked while waiting, and may raise to leave.
+    turn: Callable[[Request, Callable[[], None]], AbstractContextManager[Turn]]
     estimates: Estimates
+    company: Company
 
     def image(self, image_id: str) -> images.DecodedImage:
         image = self.images.get(image_id)
@@ -165,24 +180,42 @@ def _compute(context: Context, request: Request) -> Result:
     stored = context.results.get(key)
     if stored is not None:
         return stored
-    with context.turn(request):
-        if context.is_cancelled():
-            raise Cancelled
-        stored = context.results.get(key)  # another flight may have computed it while we waited
-        if stored is not None:
-            return stored
-        started = time.perf_counter()
-        result = _refuse_to_run_out_of_memory(family.run, context, request)
-        elapsed_s = time.perf_counter() - started
-    context.estimates.learn(request, elapsed_s)
-    result = dataclasses.replace(result, provenance=dataclasses.replace(result.provenance, elapsed_s=elapsed_s))
-    context.results.put(key, result)
-    return result
+    group, at_most = family.together(context, request) if hasattr(family, "together") else (None, 1)
+    me = Member(request, key, group, at_most, context.on_step, context.is_cancelled)
+    with context.company.join(me):
+        try:
+            with context.turn(request, me.leave_if_answered):
+                if context.is_cancelled():
+                    raise Cancelled
+                stored = me.result or context.results.get(key)  # another flight may have computed it while we waited
+                return stored if stored is not None else _answer_all(context, family, context.company.of(me))
+        except Answered:
+            return me.result
 
 
-def _refuse_to_run_out_of_memory(
-    run: Callable[[Context, Request], Result], context: Context, request: Request
-) -> Result:
+def _answer_all(context: Context, family: ModuleType, members: list[Member]) -> Result:
+    """Compute the requests of some who wait, as one; each gets its answer. Returns that of the first, who has the
+    device. If they cannot be answered together, only the first is.
+    """
+    started = time.perf_counter()
+    results: list[Result] = []
+    if len(members) > 1:
+        everybody = dataclasses.replace(context, **joined(members))
+        with contextlib.suppress(BadInput, ModelFault, OutOfMemory):
+            results = _refuse_to_run_out_of_memory(family.run_together, everybody, [m.request for m in members])
+    if not results:
+        members = members[:1]
+        results = [_refuse_to_run_out_of_memory(family.run, context, members[0].request)]
+    elapsed_s = (time.perf_counter() - started) / len(members)
+    for member, result in zip(members, results, strict=True):
+        context.estimates.learn(member.request, elapsed_s)
+        provenance = dataclasses.replace(result.provenance, elapsed_s=elapsed_s)
+        member.result = dataclasses.replace(result, provenance=provenance)
+        context.results.put(member.key, member.result)
+    return members[0].result
+
+
+def _refuse_to_run_out_of_memory(run: Callable[[Context, T], R], context: Context, request: T) -> R:
     """Batches halve by themselves; what a single image or a map cannot get becomes a sentence."""
     import torch
 
@@ -271,6 +304,7 @@ class LocalService:
         self._flights: dict[str, _Flight] = {}
         self._sessions: dict[str, threading.Event] = {}  # those that wait for an answer
         self.estimates = Estimates()
+        self.company = Company()
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------- inputs
@@ -362,10 +396,14 @@ class LocalService:
             flight.tell(step)
 
         @contextmanager
-        def turn(part: Request) -> Iterator[Turn]:
+        def turn(part: Request, leave: Callable[[], None]) -> Iterator[Turn]:
+            def on_wait(place: Place) -> None:
+                leave()
+                flight.stand_in_line(place)
+
             turns = self.runtime.lock
             expected_s = self.estimates.expect(part)
-            with turns.turn(flight.owner, expected_s, self.limits.max_request_s, flight.stand_in_line) as turn:
+            with turns.turn(flight.owner, expected_s, self.limits.max_request_s, on_wait) as turn:
                 flight.is_over_time = functools.partial(turns.is_over_time, turn)
                 yield turn
 
@@ -380,6 +418,7 @@ class LocalService:
                 is_cancelled,
                 turn,
                 self.estimates,
+                self.company,
             ),
             request,
         )

@@ -94,5 +94,20 @@ class Explanation:
     # The values' sum is compared with this difference; None: the method makes no such promise.
     explained_change: Tensor | None = None  # (B,), f(x) - f(x0) of the path's own ends
     corrected_share: Tensor | None = None  # (B,), sum |residual| / |f(x) - f(x0)|
+    passes: Tensor | None = None  # (B,), points of each image that the model scored; None: not counted apart
     trajectories: dict[str, Trajectory] = field(default_factory=dict)  # "deletion", "insertion"
     notes: list[str] = field(default_factory=list)
+
+    def of(self, i: int) -> "Explanation":
+        """The explanation of one image of the batch, with the notes of all; without trajectories."""
+
+        def row(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[i : i + 1]
+
+        return Explanation(
+            attribution=row(self.attribution),
+            explained_change=row(self.explained_change),
+            corrected_share=row(self.corrected_share),
+            passes=row(self.passes),
+            notes=self.notes,
+        )

@@ -21,6 +21,7 @@ from backend.contracts import (
     Request,
     Result,
     SensitivityRequest,
+    request_key,
 )
 from backend.errors import BadInput, ModelFault
 from backend.models.classifier import LoadedClassifier
@@ -199,9 +200,22 @@ def _attribute(context: Context, request: AttributionRequest) -> Result:
             lambda problem: implementation(spec)(problem, **dict(request.params)),
             lambda so_far: _attributed(context, scene, request, so_far, passes),
         )
+    return _finished(context, scene, request, explanation, baselines, passes, notes)
+
+
+def _finished(
+    context: Context,
+    scene: Scene,
+    request: AttributionRequest,
+    explanation: Explanation,
+    baselines: Tensor,
+    passes: PassCounter,
+    notes: list[str],
+) -> Result:
+    """An explanation of one image as a result. Raises: ModelFault: its values are not numbers."""
     attribution = explanation.attribution[0]
     if not torch.isfinite(attribution).all():
-        raise ModelFault(f"{spec.title} gave values that are not numbers for this input", "method")
+        raise ModelFault(f"{method(request.method).title} gave values that are not numbers for this input", "method")
     with torch.no_grad():
         baseline_score = float(scene.loaded.module(baselines)[:, scene.target].mean())
     answer = _attributed(context, scene, request, attribution, passes, notes)
@@ -257,6 +271,60 @@ def _explain_over_baselines(
         baselines.append(baseline)
         notes += [*problem.chunks.notes, *explanations[-1].notes]
     return _mean_explanation(explanations), torch.cat(baselines), notes
+
+
+# ----------------------------------------------------------------- attributions of several people as one
+def together(context: Context, request: Request) -> tuple[str | None, int]:
+    """What is equal for requests that can be computed as one, and how many at most; None: it is computed alone.
+
+    Only greedy paths gain by it: a step of theirs is one point for each direction, which leaves the device idle.
+    RISE, Integrated Gradients and the others fill its batches by themselves (on a CPU eight at once took .95 and 1.2
+    times as long as eight alone). One network call for all bounds the group: more would not be any faster.
+    """
+    if not isinstance(request, AttributionRequest) or not method(request.method).has_path:
+        return None, 1
+    if dict(request.params).get("integrator") == "ordered":  # its note is of the whole batch
+        return None, 1
+    size = context.library.spec(request.model).input_size
+    at_most = min(context.runtime.limits.max_together, context.runtime.chunk_size(*size) // 2)
+    return request_key(dataclasses.replace(request, image_id="", target=None)), max(1, at_most)
+
+
+def run_together(context: Context, requests: list[AttributionRequest]) -> list[Result]:
+    """Answer canonical requests of one group: they differ in image and target only.
+
+    Each answer is that of `run` but for rounding: sums over a batch are not taken in the order of one image's.
+    """
+    scenes = [_scene(context, request.image_id, request.model, request.target) for request in requests]
+    first, module = requests[0], scenes[0].loaded.module
+    explanations, baselines, notes = (
+        [],
+        [],
+        [f"computed together with {len(requests) - 1} more: last digits may differ"],
+    )
+    with watch(module, context.is_cancelled):
+        for name in first.baseline:
+            generator = context.runtime.generator
+            baselines.append(torch.cat([make_baseline(name, scene.pixels, generator(first.seed)) for scene in scenes]))
+            problem = Problem(
+                model=module,
+                images=torch.cat([scene.pixels for scene in scenes]),
+                baselines=baselines[-1],
+                targets=torch.cat([scene.targets for scene in scenes]),
+                generator=generator(first.seed),
+                chunks=Chunks(context.runtime.chunk_size(*scenes[0].pixels.shape[-2:])),
+                on_step=context.on_step,
+            )
+            explanations.append(implementation(method(first.method))(problem, **dict(first.params)))
+            notes += [*problem.chunks.notes, *explanations[-1].notes]
+    results = []
+    for i, (scene, request) in enumerate(zip(scenes, requests, strict=True)):
+        mine = [explanation.of(i) for explanation in explanations]
+        scored = sum(int(explanation.passes[0]) for explanation in mine)
+        counts = PassCounter(forward=scored, backward=scored)
+        starts = torch.stack([each[i] for each in baselines])
+        results.append(_finished(context, scene, request, _mean_explanation(mine), starts, counts, notes))
+    return results
 
 
 def _mean_explanation(explanations: list[Explanation]) -> Explanation:

@@ -250,7 +250,10 @@ def _explain(
     sign = start.new_tensor(signs).repeat_interleave(batch)
     targets = problem.targets.repeat(len(directions))
 
+    asked: list[Tensor] = []  # walkers of each evaluation
+
     def evaluate(points: Tensor, walkers: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(walkers)
         scores, gradients = problem.score_and_gradient(points.view(-1, channels, height, width), targets[walkers])
         return scores, gradients.view_as(points)
 
@@ -298,6 +301,7 @@ def _explain(
         attribution=mix(values, towards_image).view_as(problem.images),
         explained_change=mix(last - first, towards_image),
         corrected_share=mix(shares, weights) if integrator in ("corrected", "ordered") else None,
+        passes=torch.cat(asked).remainder(batch).bincount(minlength=batch),
         trajectories=film.trajectories(names, problem.images.shape) if film is not None else {},
         notes=notes,
     )
