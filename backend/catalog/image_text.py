@@ -158,7 +158,7 @@ GRAD_CAM = MethodSpec(
         ),
     ),
     signed=False,
-    unit="cosine",
+    unit="cosine, to first order",
     needs=frozenset({"gradient"}),
     family=FAMILY,
 )
@@ -224,7 +224,7 @@ RISE = MethodSpec(
         _BEHIND,
     ),
     origin="lowest",  # masks leave most of the cosine wherever they fall, so that every place has some
-    unit="cosine",
+    unit="mean cosine",
     family=FAMILY,
 )
 
