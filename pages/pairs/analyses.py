@@ -1,4 +1,4 @@
-"""Looking closer, on demand: how to read a map, the bottleneck's curves, sweeps, swaps, the sanity check, evaluations."""
+"""Looking closer, on demand: how to read a map, the bottleneck's curves, sweeps, swaps, sanity check, evaluations."""
 
 import dataclasses
 import re
@@ -11,11 +11,11 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest, PairRandomisationRequest, Result
 from pages.pairs.board import Board
 from pages.pairs.evaluation import show_evaluation
-from pages.pairs.explained import Explained, of_pair
+from pages.pairs.explained import Explained, axes_of, of_pair
 from pages.pairs.inputs import PICTURE_TYPES, SOUND_TYPES, take_file
 from pages.pairs.material import Picture, example_picture, examples, is_sound, upload_any
 from pages.pairs.numbers import bottleneck_curves
-from pages.pairs.views import axes_of, pixels
+from pages.pairs.views import pixels
 from pages.pairs.words import Group, Row, Span, spans_of, word_board
 from pages.shared.answers import Answer, Refusal
 from pages.shared.controls import begin, refused

@@ -8,6 +8,7 @@ import numpy as np
 
 from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest, Provenance, ReportMapsRequest, Result
+from pages.shared.figures import TimeAndFrequency
 
 _JOINED = {"token_map", "control_token_map", "word_map", "control_word_map"}  # of a report: cut up by "counts"
 
@@ -141,3 +142,11 @@ def _read(
         result.provenance,
         result,
     )
+
+
+def axes_of(seen: Result) -> TimeAndFrequency | None:
+    """Time and frequency, where the picture is a spectrogram."""
+    sound = seen.values.get("sound")
+    if sound is None:
+        return None
+    return TimeAndFrequency(sound["start_s"], sound["start_s"] + sound["duration_s"], tuple(sound["edges_hz"]))

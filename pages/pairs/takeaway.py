@@ -21,7 +21,7 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest
 from pages.pairs.board import Board
 from pages.pairs.boxes import inside
-from pages.pairs.explained import Explained, shown
+from pages.pairs.explained import Explained, axes_of, shown
 from pages.pairs.material import find_example
 from pages.pairs.numbers import (
     bottleneck_curves,
@@ -44,7 +44,7 @@ from pages.shared.exports import (
     settings_section,
     table_section,
 )
-from pages.shared.figures import WORD_COLOURS, Panel, curves_svg, static_figure
+from pages.shared.figures import WORD_COLOURS, Panel, TimeAndFrequency, curves_svg, static_figure
 
 NO_DEVICE = "Prism is no medical device. Its maps say what a model uses, not what a patient has."
 KNOWS = {  # what models that are not about radiographs know
@@ -120,6 +120,7 @@ class Files:
     explained: Sequence[tuple[int, Explained]]  # number of a sentence, one of its explanations
     chosen: Explained
     mask: np.ndarray | None  # the boxes
+    sound: TimeAndFrequency | None  # what the axes of a spectrogram mean
     settings: Settings
     facts: dict[str, str]
     notes: Sequence[str]
@@ -149,6 +150,7 @@ class Files:
             explained=[(number, answer) for number, answer in explained if isinstance(answer, Explained)],
             chosen=chosen,
             mask=np.any(masks, axis=0) if masks else None,
+            sound=axes_of(board.seen),
             settings=board.settings,
             facts=_facts(board, image),
             notes=board.picture.notes,
@@ -169,6 +171,7 @@ class Files:
             f"{said_of(self.settings)} {footer}",
             file_format,
             self.mask,
+            self.sound,
         )
 
     def methods_csv(self) -> bytes:
@@ -211,11 +214,11 @@ class Files:
             sections += ["<h2>Words of the sentence, beside the control</h2>", words_section(self.chosen)]
         sections += [
             f"<h2>Sentence {self.number} by every method</h2>",
-            maps_section(self.image, self.method_panels, display, self.description, self.mask),
+            maps_section(self.image, self.method_panels, display, self.description, self.mask, self.sound),
             table_section(*self.table),
             *(f"<p>{html.escape(note)}</p>" for note in self.notes),
             "<h2>A map for each sentence</h2>",
-            maps_section(self.image, self.sentence_panels, display, self.description),
+            maps_section(self.image, self.sentence_panels, display, self.description, sound=self.sound),
         ]
         curves = bottleneck_curves(self.chosen)
         if curves:

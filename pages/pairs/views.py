@@ -10,7 +10,7 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import Result
 from pages.pairs import takeaway
 from pages.pairs.board import ON_A_PAGE, Board
-from pages.pairs.explained import Explained
+from pages.pairs.explained import Explained, axes_of
 from pages.pairs.inputs import known_models, note_settings
 from pages.pairs.material import Sound
 from pages.pairs.numbers import (
@@ -28,7 +28,7 @@ from pages.pairs.words import word_board
 from pages.shared.controls import begin
 from pages.shared.exports import Column
 from pages.shared.figures import format_value
-from pages.shared.map_grid import Arrangement, Axes, arranged_maps
+from pages.shared.map_grid import Arrangement, arranged_maps
 from pages.shared.session import escape, recall, remember
 from pages.shared.tables import draw_table
 
@@ -97,14 +97,6 @@ def pixels(board: Board) -> np.ndarray:
         kept = (key, board.picture.framed(shape))
         remember("pairs.pixels", kept)
     return kept[1]
-
-
-def axes_of(seen: Result) -> Axes | None:
-    """Time and frequency, where the picture is a spectrogram."""
-    sound = seen.values.get("sound")
-    if sound is None:
-        return None
-    return Axes(sound["start_s"], sound["start_s"] + sound["duration_s"], tuple(sound["edges_hz"]))
 
 
 def _input_size(model: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from pages.shared.figures import (
     UNSIGNED_COLOURS,
     Display,
     Panel,
+    TimeAndFrequency,
     lowest_of,
     unit_of,
 )
@@ -59,15 +60,6 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Axes:
-    """What columns and rows of a spectrogram mean: seconds of its sides, and where its bands meet, lowest first."""
-
-    start_s: float
-    end_s: float
-    edges_hz: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Arrangement:
     """What stands around the maps."""
 
@@ -80,7 +72,7 @@ class Arrangement:
     may_draw: bool = False  # a box can be drawn, with the pointer or the keyboard
     boxes: tuple[Box, ...] = ()  # that are known
     drawn: Box | None = None  # the person's, to begin with
-    axes: Axes | None = None  # of a spectrogram, drawn on the map
+    axes: TimeAndFrequency | None = None  # of a spectrogram, drawn on the map
 
 
 @dataclass(frozen=True, slots=True)
