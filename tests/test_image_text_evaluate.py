@@ -138,6 +138,16 @@ def test_settings_are_chosen_for_images_and_texts_apart(table):
     assert table["chosen"]["grad-cam"]["text"] == best["settings"]
 
 
+def test_more_compression_is_tried_with_the_best_settings_of_images_only():
+    best = {"layer": -1, "mode": "normalised", "beta": 0.1, "smooth": 1.0}
+    row = evaluate.read_row("m2ib-contrast")
+    tried = evaluate.stronger_of(row, best, "image")
+    assert [one["beta"] for one in tried] == [0.4, 0.8, 1.6] and all({**one, "beta": 0.1} == best for one in tried)
+    assert evaluate.stronger_of(row, best, "text") == []
+    assert evaluate.stronger_of(row, {**best, "mode": "paper"}, "image") == []
+    assert evaluate.stronger_of(evaluate.read_row("m2ib:beta=0.1"), best, "image") == []
+
+
 def test_an_interrupted_evaluation_goes_on(bench, table):
     saved = {}
 
