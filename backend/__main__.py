@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("manifest", metavar="MANIFEST", help="CSV or Parquet; columns are the fields of a request")
     batch.add_argument("--out", required=True, metavar="DIR", help="gets rows/*.npz, rows/*.json and results.parquet")
     batch.add_argument("--request", default="", metavar="REQUEST.json", help="what all rows share")
+    batch.add_argument("--engine", default="local", choices=("local", "ray"), help="ray: on several processes, by Ray")
+    batch.add_argument("--workers", type=int, default=0, metavar="N", help="ray: processes; default: one for each core")
+    batch.add_argument("--join", default="", metavar="HOST:PORT", help="ray: one that runs already; default: start one")
     batch.add_argument("--metrics", action="store_true", help="deletion and insertion of attributions as well")
     serve = command("serve", _serve, "Start replicas of the engine on a Ray cluster; stays until it is stopped.")
     serve.add_argument("--settings", default="", metavar="FILE.toml", help="see backend/cluster/settings.py")
@@ -137,10 +140,18 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _batch(arguments: argparse.Namespace) -> int:
     from backend.batch import read_defaults, run_batch
-    from backend.service import local_service
 
-    defaults = read_defaults(arguments.request)
-    found = run_batch(local_service(), arguments.manifest, arguments.out, defaults, arguments.metrics, _show_step)
+    service, answer_all = None, None
+    if arguments.engine == "ray":
+        from backend.cluster.rows import answer_by_ray
+
+        answer_all = answer_by_ray(arguments.workers, arguments.join)
+    else:
+        from backend.service import local_service
+
+        service = local_service()
+    defaults, places = read_defaults(arguments.request), (arguments.manifest, arguments.out)
+    found = run_batch(service, *places, defaults, arguments.metrics, _show_step, answer_all)
     _end_of_steps()
     print(f"{found.table}: {found.answered} answered ({found.reused} by an earlier run), {found.refused} refused")
     return int(found.refused > 0)

@@ -5,12 +5,13 @@ that was killed at any moment goes on where it stopped: no row is answered twice
 be answered keeps its sentence, and the others go on.
 """
 
+import functools
 import hashlib
 import json
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,58 +42,94 @@ class Summary:
     table: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request of a batch that is not answered yet."""
+
+    number: int  # from 1
+    key: str  # sha256 of all that its answer depends on
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch reads and writes; processes that share the work share these folders."""
+
+    inputs: Path  # the table's folder
+    rows: Path
+    metrics: bool
+
+
+# Answers rows, in any order, and yields the number of each as soon as its file is there.
+AnswerAll = Callable[[Place, list[Row]], Iterator[int]]
+
+
 def run_batch(
-    service: InterpretService,
+    service: InterpretService | None,
     manifest: str | Path,
     out: str | Path,
     defaults: Mapping[str, Any] | None = None,
     metrics: bool = False,
     on_step: OnStep = None,
+    answer_all: AnswerAll | None = None,
 ) -> Summary:
     """Answer every row of a CSV or Parquet table; goes on where an earlier run stopped.
 
     Args:
+        service: answers the rows one after the other; None: `answer_all` does.
         manifest: columns are the fields of a request (image, text, method, model, target, ...); `params.NAME` is one
             parameter. Paths are relative to the working folder or to the table. An empty cell takes the default.
         out: gets rows/NUMBER.json and rows/NUMBER.npz for each row, and results.parquet for all.
         defaults: a request with what all rows share.
         metrics: deletion and insertion of every attribution as well.
+        answer_all: another way to answer rows (`backend.cluster.rows`).
     Raises: BadInput: the table cannot be read, or another process fills this folder.
     """
     manifest, out = Path(manifest), Path(out)
-    rows = read_rows(manifest, defaults or {})
-    folder = out / "rows"
-    folder.mkdir(parents=True, exist_ok=True)
+    bodies = read_rows(manifest, defaults or {})
+    place = Place(manifest.parent, out / "rows", metrics)
+    place.rows.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BadInput(f"another process fills {out}; wait for it, or choose another folder", "out") from None
     try:
-        for draft in folder.glob(".*"):  # of a killed run
+        for draft in place.rows.glob(".*"):  # of a killed run
             draft.unlink(missing_ok=True)
-        records, reused = [], 0
-        clock = _Clock(len(rows))
-        for number, body in enumerate(rows, start=1):
-            if on_step is not None:
-                on_step(Step(number - 1, len(rows), clock.message(number - 1)))
-            key = _key_of(body, manifest.parent, metrics)
-            record = _read_record(folder, number, key)
-            if record is not None:
-                reused += 1
-            else:
-                with clock.timed():
-                    record = _answer(service, body, manifest.parent, metrics, folder, number)
-                record = {"key": key, **record}
-                write_whole(_record_path(folder, number), json.dumps(record))
-            records.append(record)
-        if on_step is not None:
-            on_step(Step(len(rows), len(rows), "done"))
-        table = _write_table(records, rows, out)
+        rows = [Row(number, _key_of(body, place), body) for number, body in enumerate(bodies, start=1)]
+        left = [row for row in rows if _read_record(place, row) is None]
+        _answer_all(answer_all or functools.partial(_answer_here, service), place, left, len(rows), on_step)
+        records = [_read_record(place, row) for row in rows]
+        table = _write_table(records, bodies, out)
     finally:
         lock.release()
     refused = sum("error" in record for record in records)
-    return Summary(len(records) - refused, refused, reused, table)
+    return Summary(len(records) - refused, refused, len(rows) - len(left), table)
+
+
+def _answer_all(answer_all: AnswerAll, place: Place, left: list[Row], total: int, on_step: OnStep) -> None:
+    """Answer what is left, and tell how far it is. Raises: PrismError: a row was not answered."""
+    clock, missing = _Clock(total), {row.number for row in left}
+
+    def tell() -> None:
+        done = total - len(missing)
+        if on_step is not None:
+            on_step(Step(done, total, clock.message(done) if missing else "done"))
+
+    tell()
+    for number in answer_all(place, left) if left else ():
+        clock.tick()
+        missing.discard(number)
+        tell()
+    if missing:
+        raise PrismError(f"{len(missing)} rows were not answered; the same command goes on with them")
+
+
+def _answer_here(service: InterpretService, place: Place, left: list[Row]) -> Iterator[int]:
+    for row in left:
+        answer_row(service, place, row)
+        yield row.number
 
 
 def read_rows(manifest: Path, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -140,13 +177,20 @@ def _json(cell: str, name: str, number: int) -> Any:
 
 
 # ----------------------------------------------------------------- one row
-def _key_of(body: Mapping[str, Any], folder: Path, metrics: bool) -> str:
+def answer_row(service: InterpretService, place: Place, row: Row) -> None:
+    """Answer a row, unless it is answered, and write its files; the record comes last, so that it stands for both."""
+    if _read_record(place, row) is None:
+        record = {"key": row.key, **_answer(service, place, row)}
+        write_whole(_record_path(place, row), json.dumps(record))
+
+
+def _key_of(body: Mapping[str, Any], place: Place) -> str:
     """sha256 of everything that the row's answer depends on, the inputs' bytes too."""
-    text = hashlib.sha256(json.dumps([body, metrics], sort_keys=True).encode())
+    text = hashlib.sha256(json.dumps([body, place.metrics], sort_keys=True).encode())
     for name in (*(body.get(field) for field in _FILES), *_listed(body.get("images"))):
         if isinstance(name, str):
             try:
-                text.update(hashlib.sha256(read_input(name, folder, "image")).digest())
+                text.update(hashlib.sha256(read_input(name, place.inputs, "image")).digest())
             except (BadInput, OSError):
                 text.update(b"missing")
     return text.hexdigest()
@@ -156,31 +200,29 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _record_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06}.json"
+def _record_path(place: Place, row: Row) -> Path:
+    return place.rows / f"{row.number:06}.json"
 
 
-def _read_record(folder: Path, number: int, key: str) -> dict[str, Any] | None:
+def _read_record(place: Place, row: Row) -> dict[str, Any] | None:
     """What an earlier run wrote for this very row; None: nothing, or for another input or setting."""
     try:
-        record = json.loads(_record_path(folder, number).read_text())
+        record = json.loads(_record_path(place, row).read_text())
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("key") == key else None
+    return record if isinstance(record, dict) and record.get("key") == row.key else None
 
 
-def _answer(
-    service: InterpretService, body: dict[str, Any], folder: Path, metrics: bool, rows: Path, number: int
-) -> dict[str, Any]:
+def _answer(service: InterpretService, place: Place, row: Row) -> dict[str, Any]:
     try:
-        request = request_from_json(with_ids(body, folder, service.put_image, service.put_audio))
+        request = request_from_json(with_ids(dict(row.body), place.inputs, service.put_image, service.put_audio))
         result = service.run(request)
         record: dict[str, Any] = {"manifest": result.manifest()}
-        if metrics and isinstance(request, AttributionRequest):
+        if place.metrics and isinstance(request, AttributionRequest):
             record["metrics"] = service.run(FaithfulnessRequest((request,), request.baseline[0])).values["rows"][0]
     except PrismError as error:
         return {"error": error.sentence, "field": error.field}
-    write_whole(rows / f"{number:06}.npz", result.to_npz())
+    write_whole(place.rows / f"{row.number:06}.npz", result.to_npz())
     return record
 
 
@@ -218,27 +260,20 @@ class _Clock:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._seconds: deque[float] = deque(maxlen=_RECENT)
+        self._seconds: deque[float] = deque(maxlen=_RECENT)  # from row to row
+        self._last = time.monotonic()
 
-    def timed(self) -> "_Timed":
-        return _Timed(self._seconds)
+    def tick(self) -> None:
+        """A row was answered."""
+        now = time.monotonic()
+        self._seconds.append(now - self._last)
+        self._last = now
 
     def message(self, done: int) -> str:
         if not self._seconds:
             return f"row {done + 1} of {self._total}"
-        left_s = statistics.median(self._seconds) * (self._total - done)
+        left_s = statistics.fmean(self._seconds) * (self._total - done)
         return f"row {done + 1} of {self._total}, about {duration(left_s)} left"
-
-
-class _Timed:
-    def __init__(self, seconds: deque[float]) -> None:
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds.append(time.monotonic() - self._began)
 
 
 def duration(seconds: float) -> str:

@@ -34,6 +34,12 @@ def prepare(is_loopback: bool, environment: MutableMapping[str, str] = os.enviro
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
+def for_workers() -> dict[str, str]:
+    """What processes that Ray starts must know of this one's environment: Prism's own settings, and where it lies."""
+    names = {name for name in os.environ if name.startswith("PRISM_")} - {"PRISM_CLUSTER", "PRISM_BACKEND_URL"}
+    return {name: os.environ[name] for name in (*sorted(names), "PYTHONPATH")}
+
+
 def is_installed() -> bool:
     return importlib.util.find_spec("ray") is not None
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable
@@ -32,9 +33,14 @@ def serve(settings: ClusterSettings, join: str = "", on_ready: Callable[[str], N
         stop(keep_ray=bool(join))
 
 
-def start(settings: ClusterSettings, join: str = "") -> str:
-    """Start Ray's head with this process as its driver, or join one; returns its address."""
+def start(settings: ClusterSettings, join: str = "", any_port: bool = False) -> str:
+    """Start Ray's head with this process as its driver, or join one; returns its address.
+
+    Args: any_port: one that is free, in place of that of the settings.
+    """
     host, port = environment.read_address(join) if join else (settings.host, settings.port)
+    if any_port and not join:
+        port = _free_port(host)
     environment.prepare(environment.is_loopback(host))
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     import ray
@@ -51,6 +57,12 @@ def start(settings: ClusterSettings, join: str = "") -> str:
         except (RuntimeError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
             raise NotAvailable(f"Ray does not start at {address}: {str(error).splitlines()[0]}", "port") from None
     return address
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
 
 
 def _head(settings: ClusterSettings) -> dict:
@@ -85,13 +97,10 @@ def deploy(settings: ClusterSettings) -> None:
         "health_check_period_s": settings.health_period_s,
         "health_check_timeout_s": settings.health_timeout_s,
     }
-    variables = {
-        name: value for name, value in os.environ.items() if name.startswith("PRISM_") and name != "PRISM_CLUSTER"
-    }
     resources = {
         "num_cpus": settings.cpus,
         "num_gpus": settings.gpus,
-        "runtime_env": {"env_vars": {**variables, "PYTHONPATH": os.environ["PYTHONPATH"]}},
+        "runtime_env": {"env_vars": environment.for_workers()},
     }
     count = (
         {"num_replicas": settings.min_replicas}
