@@ -29,23 +29,25 @@ from backend.radiographs.pose import Pose, View, cast, sample_pose
 NAME = "radiographs-poses"
 _OVERSAMPLED = 2
 _READ = 2000  # pictures on which attributes are learned to be read
-# Narrower than the simulator's own: patients stand straight, and build and breathing differ.
+# Much narrower than the simulator's own: patients turn, breathe and are built differently, and are alike in all else.
+# With more, 5,000 patients and twelve latents told the heart from the pose with R2 .8 only.
 _RANGES = {
-    "field_mm": (292, 308),
+    "field_mm": (299, 301),
     "yaw": (-5, 5),
-    "pitch": (-3, 3),
-    "roll": (-1.5, 1.5),
-    "scale_x": (0.94, 1.06),
-    "scale_y": (0.94, 1.06),
-    "scale_z": (0.96, 1.04),
-    "inflation_mm": (-12, 20),
-    "shift_x_mm": (-4, 4),
-    "shift_z_mm": (-5, 5),
-    "lung_density": (0.9, 1.15),
-    "bone_density": (0.6, 1.0),
-    "fat_mm": (0, 14),
-    "deformation_mm": (1.5, 3.5),
+    "pitch": (-0.5, 0.5),
+    "roll": (-0.3, 0.3),
+    "scale_x": (0.96, 1.04),
+    "scale_y": (0.99, 1.01),
+    "scale_z": (0.99, 1.01),
+    "inflation_mm": (-12, 18),
+    "shift_x_mm": (-1, 1),
+    "shift_z_mm": (-1, 1),
+    "lung_density": (0.98, 1.02),
+    "bone_density": (0.78, 0.86),
+    "fat_mm": (4, 8),
+    "deformation_mm": (0.3, 0.6),
 }
+_WIDEST = 5  # rows whose mean is a width: it moves by less than whole pixels
 _EDGE = 0.3  # of the integrals: where a grown heart ends
 
 
@@ -102,16 +104,23 @@ def _posed(view: View) -> dict[str, np.ndarray]:
     hearts = [grow_heart(view, (1 + 0.4 * (g - 1), g, 1 + 0.4 * (g - 1))) for g in GROWTHS]
     fluids = [[fill_base(view, side, height) for height in HEIGHTS_MM] for side in ("left", "right")]
     silhouettes = [view.heart.any(2), *(view.heart.any(2) | (change > _EDGE) for change in hearts)]
-    chest = np.flatnonzero((view.lungs["left"].mask | view.lungs["right"].mask).any((0, 2)))
-    widths = np.array([np.ptp(np.flatnonzero(silhouette.any(0))) + 1 for silhouette in silhouettes])
+    chest = (view.lungs["left"].mask | view.lungs["right"].mask).any(2)
+    widths = np.array([_width(silhouette) for silhouette in silhouettes])
     return {
         "base": _shrink(view.integrals).astype(np.float16),
         "hearts": _steps(np.stack(hearts)),
         "fluids": _steps(np.array(fluids)),
-        "ratios": _straightened(widths / (np.ptp(chest) + 1)).astype(np.float32),
+        "ratios": _straightened(widths / _width(chest)).astype(np.float32),
         "rotation": np.float32(view.pose.yaw),
         "breath": np.float32(view.pose.inflation_mm),
     }
+
+
+def _width(silhouette: np.ndarray) -> float:
+    """From the first to the last column, in the rows where that is most; (rows, columns) bool -> pixels."""
+    rows = silhouette[silhouette.any(1)]
+    spans = rows.shape[1] - rows.argmax(1) - rows[:, ::-1].argmax(1)
+    return float(np.sort(spans)[-_WIDEST:].mean())
 
 
 def _straightened(ratios: np.ndarray) -> np.ndarray:
