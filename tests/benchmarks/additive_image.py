@@ -1,6 +1,7 @@
 """What a strip of frames and a fit cost, as ratios of CPU time: `python -m tests.benchmarks.additive_image`.
 
 - strip: decoding 33 frames in one batch over the bare U-Net passes in it (same inputs, same number, nothing around);
+- early, rest: both ends and the middle, then all other frames, as a page asks for them;
 - batch: decoding the same frames one by one over decoding them in one batch;
 - head: fitting the explainable boosting machine on the same table over fitting the additive head with its image term,
   and over fitting a head of the table alone. `interpret` fits its bags in compiled code, on one thread here.
@@ -22,7 +23,10 @@ from backend.models.diffusion_autoencoder import DiffusionAutoencoder
 
 FRAMES = 33
 REPEATS = 5
-BARS = {"strip_over_bare": 1.15}
+STRIPS = ("squares-dae", "colours-dae", "hosts-dae")
+EARLY = [0, FRAMES // 2, FRAMES - 1]
+# The issue asks for the last two of hosts on two cores; one thread's CPU time is the harder measure.
+BARS = {"strip_over_bare": 1.15, "early_ms": 500.0, "rest_ms": 2000.0}
 
 
 def best_cpu_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -52,11 +56,15 @@ def strip_ratios(name: str) -> dict[str, float]:
     with torch.no_grad():
         passes = best_cpu_s(bare)
         batch = best_cpu_s(lambda: model.decode(codes))
+        early = best_cpu_s(lambda: model.decode(codes[EARLY]))
+        rest = best_cpu_s(lambda: model.decode(codes[[k for k in range(FRAMES) if k not in EARLY]]))
         alone = best_cpu_s(lambda: [model.decode(code[None]) for code in codes], 2)
     return {
         "steps": model.steps,
         "bare_ms": passes * 1e3,
         "strip_ms": batch * 1e3,
+        "early_ms": early * 1e3,
+        "rest_ms": rest * 1e3,
         "one_by_one_ms": alone * 1e3,
         "strip_over_bare": batch / passes,
         "one_by_one_over_batch": alone / batch,
@@ -85,11 +93,12 @@ def head_ratios() -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    figures = {name: strip_ratios(name) for name in ("squares-dae", "colours-dae")} | {"head": head_ratios()}
+    figures = {name: strip_ratios(name) for name in STRIPS} | {"head": head_ratios()}
     print(json.dumps(figures, indent=2))
-    for name in ("squares-dae", "colours-dae"):
-        ratio, bar = figures[name]["strip_over_bare"], BARS["strip_over_bare"]
-        print(f"{name}: strip over bare passes {ratio:.3f}, at most {bar}: {'met' if ratio <= bar else 'MISSED'}")
+    for name in STRIPS:
+        for key, bar in BARS.items():
+            value = figures[name][key]
+            print(f"{name}: {key} {value:.4g}, at most {bar:g}: {'met' if value <= bar else 'MISSED'}")
 
 
 if __name__ == "__main__":
