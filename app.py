@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 from fastapi import FastAPI
 
-from backend import api, engines, guard
+from backend import api, engines, guard, memory
 from backend.catalog import FAMILIES
 from backend.files import home, remove_drafts
 from backend.jobs import default_queue
@@ -25,3 +25,4 @@ guard.protect(
 if engines.keeps_jobs():
     remove_drafts(home())
     default_queue().resume()
+memory.give_back_regularly()

@@ -25,7 +25,7 @@ from backend.jobs import Jobs
 from backend.service import InterpretService
 
 QUEUE_SIZE = 64
-CONCURRENT_CALLS = 8  # that wait for the device; the engine lets one computation at a time onto it
+CONCURRENT_CALLS = 24  # that wait for the device, in the engine's fair order; one caller has no more than 8 of them
 CONCURRENT_STREAMS = 64  # each costs one sleeping thread
 CONCURRENT_WORDS = 16  # calls that only look or say something, so that a cancel never waits for work
 STATUS_OF = {"NotAvailable": 503, "Busy": 503, "OutOfMemory": 503, "Cancelled": 409, "Superseded": 409}  # others: 400
@@ -59,8 +59,11 @@ def _offer(endpoints: list[Endpoint], group: str, at_once: int, visibility: str 
         )
 
 
-def mount(app: FastAPI, path: str = "/api") -> FastAPI:
-    """Mount the API with OpenAPI and MCP; bad input answers 400 with its sentence instead of a bare 500."""
+def mount(app: FastAPI, path: str = "/api", blocks: gr.Blocks | None = None) -> FastAPI:
+    """Mount the API with OpenAPI and MCP; bad input answers 400 with its sentence instead of a bare 500.
+
+    Args: blocks: of `build`; None: on the process's own engine.
+    """
 
     @app.middleware("http")
     async def say_bad_request(request: Request, call_next: Callable[[Request], Any]) -> Response:
@@ -74,7 +77,7 @@ def mount(app: FastAPI, path: str = "/api") -> FastAPI:
 
     return gr.mount_gradio_app(
         app,
-        build(),
+        blocks or build(),
         path=path,
         mcp_server=True,
         footer_links=["api"],

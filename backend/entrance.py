@@ -25,6 +25,7 @@ from backend.errors import BadInput
 COOKIE = "prism_session"
 COOKIE_S = 12 * 3600  # how long a browser stays in
 LOGIN = "/login"
+CALLER = "prism.caller"  # in an admitted request's scope: who asks, see `Entrance.name_of`
 _OWN_MACHINE = "127.0.0.1,::1"
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
@@ -137,6 +138,10 @@ class Entrance:
         if given is not None and self.password:
             return self.try_password(given, client(scope))
         return Verdict(False, sentence=self._what_is_needed())
+
+    def name_of(self, scope: Scope) -> str:
+        """Who asks, as far as can be told: whom a trusted proxy names, else the address that the request comes from."""
+        return header(scope, self.header).strip() if self._is_named_by_proxy(scope) else client(scope)
 
     def try_password(self, given: str, address: str) -> Verdict:
         """Compare in constant time; after a failed try from an address, the next ones have to wait."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.formparsers import MultiPartParser
 
-from backend.entrance import LOGIN, Entrance, Verdict, client, header, login_page, own_address, read_form
+from backend.entrance import CALLER, LOGIN, Entrance, Verdict, client, header, login_page, own_address, read_form
 from backend.errors import BadInput
 from backend.limits import LIMITS, MIB, Limits
 
@@ -136,7 +136,7 @@ class Guard:
             if not verdict.is_admitted:
                 return await self._turn_away(scope, exchange, verdict)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app({**scope, CALLER: self.entrance.name_of(scope)}, exchange.receive, exchange.send)
         except Exception as error:
             if not exchange.is_refused:
                 await exchange.fail(error)

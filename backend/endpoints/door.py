@@ -1,6 +1,7 @@
 """What every endpoint does alike: pictures in, a checked request, an answer out, errors as one sentence."""
 
 import functools
+import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from backend import wire
 from backend.contracts import Request, Step, request_from_json
+from backend.entrance import CALLER
 from backend.errors import BadInput, PrismError
 from backend.jobs import Jobs
 from backend.service import InterpretService
@@ -82,7 +85,24 @@ class Door:
         def on_step(step: Step) -> None:
             progress((step.done, step.total), desc=step.message)
 
-        return self.service().run(request, on_step)
+        return self.service().run(request, on_step, session_of())
+
+
+def session_of(name: str = "") -> str:
+    """A session of the engine for a call of the API; sessions are spelled `owner.what`.
+
+    Callers are told apart, so nobody can cancel or supersede another's work by its session's name. A caller who names
+    no session is one owner, with a session for each call; another Prism's visitors are an owner each, by their names.
+    """
+    return f"{_caller()}-{name}" if name else f"{_caller()}.{uuid.uuid4().hex}"
+
+
+def _caller() -> str:
+    """Who calls, as the guard found: a digest, since addresses and names may hold a full stop."""
+    request = getattr(LocalContext.request.get(None), "request", None)
+    scope = getattr(request, "scope", None) or {}
+    name = scope.get(CALLER) or (scope.get("client") or ("",))[0]
+    return f"api-{hashlib.sha256(str(name).encode()).hexdigest()[:16]}"
 
 
 def read_text(name: str, value: Any) -> str:

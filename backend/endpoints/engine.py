@@ -10,7 +10,7 @@ from backend.catalog import MODELS
 from backend.contracts import Request, Result, Step, request_from_json
 from backend.conversation import Conversation
 from backend.describe import describe_methods, describe_models
-from backend.endpoints.door import Door, Endpoint, friendly, read_settings, read_text
+from backend.endpoints.door import Door, Endpoint, friendly, read_settings, read_text, session_of
 from backend.endpoints.uploads import Uploads
 
 
@@ -96,7 +96,7 @@ def streams(door: Door, calls: Calls) -> list[Endpoint]:
 
         Args:
             request: a JSON object with `kind` and that kind's fields, as in a result's manifest
-            session: an id of who asks; a newer request of the same session takes the older one's place
+            session: an id of who asks; a newer request of the same caller's session takes the older one's place
             call: an id of this call, by which `cancel_call` stops it
         Returns:
             messages with step (done, total, message, partial: a result on its way, or null) and answer (manifest
@@ -104,8 +104,8 @@ def streams(door: Door, calls: Calls) -> list[Endpoint]:
         """
         with friendly():
             asked = request_from_json(read_settings(request, "request"))
-            session_id = f"api-{session}" if read_text("session", session) else None
-            left = calls.event(call) if read_text("call", call) else threading.Event()
+            session_id = session_of(read_text("session", session))
+            left = calls.event(session_of(call)) if read_text("call", call) else threading.Event()
             async for message in _steps_and_answer(door, asked, session_id, left):
                 yield message
 
@@ -130,7 +130,7 @@ def controls(door: Door, calls: Calls, uploads: Uploads) -> list[Endpoint]:
         Args:
             call: the id that was given to it
         """
-        calls.event(read_text("call", call)).set()
+        calls.event(session_of(read_text("call", call))).set()
         return {}
 
     def cancel(session: str) -> dict:
@@ -139,7 +139,7 @@ def controls(door: Door, calls: Calls, uploads: Uploads) -> list[Endpoint]:
         Args:
             session: the id that was given to `run_with_progress`
         """
-        door.service().cancel(f"api-{read_text('session', session)}")
+        door.service().cancel(session_of(read_text("session", session)))
         return {}
 
     def model_rows() -> list:
