@@ -99,7 +99,7 @@ def _check_header(opened, limits: Limits) -> None:
 def hear(sound: DecodedAudio, hearing: LogMel, start_s: float = 0.0) -> tuple[np.ndarray, list[str]]:
     """The samples that a model hears from `start_s` on, at its own rate, and what was done on the way.
 
-    Returns: (hearing.n_samples,).
+    Returns: (hearing.n_samples,); fewer, if the hearing itself repeats what is too short.
     Raises: BadInput: the sound ends before `start_s`, or is silent behind it.
     """
     if not 0 <= start_s < sound.duration_s:
@@ -113,9 +113,12 @@ def hear(sound: DecodedAudio, hearing: LogMel, start_s: float = 0.0) -> tuple[np
         notes.append(
             f"the model hears {hearing.duration_s:.1f} s at once: from {start_s:.1f} s on, of {sound.duration_s:.1f} s"
         )
-    if len(samples) < hearing.n_samples:
+    if len(samples) < hearing.n_samples and hearing.repeats:
+        notes.append(f"repeated up to the {hearing.duration_s:.1f} s that the model hears, as in its training")
+    elif len(samples) < hearing.n_samples:
         notes.append(f"silence added up to the {hearing.duration_s:.1f} s that the model hears")
-    heard = np.pad(samples, (0, max(0, hearing.n_samples - len(samples))))[: hearing.n_samples]
+    silence = 0 if hearing.repeats else max(0, hearing.n_samples - len(samples))
+    heard = np.pad(samples, (0, silence))[: hearing.n_samples]
     if not np.abs(heard).max() > 0:
         raise BadInput("the part of the sound that the model hears is silent", "start_s")
     return heard, notes

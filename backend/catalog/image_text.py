@@ -4,6 +4,7 @@ from backend.catalog.specs import MethodSpec, ModelSpec, ParamSpec
 
 FAMILY = "image_text"
 OPEN_CLIP = "open_clip:"  # open_clip:ARCHITECTURE/CHECKPOINT is a model, listed or not
+CLAP = "clap:"  # clap:OWNER/NAME, of the hub, is one of sounds and texts
 
 
 # ----------------------------------------------------------------- methods
@@ -313,11 +314,11 @@ PAIRS: dict[str, ModelSpec] = {
 }
 
 
-def open_clip_spec(key: str) -> ModelSpec:
-    """The row of a model of open_clip. Whether there is such a model, loading it tells."""
+def named_pair_spec(key: str) -> ModelSpec:
+    """The row of a model of open_clip, or of a CLAP. Whether there is such a model, loading it tells."""
     return ModelSpec(
         key=key,
-        title=key.removeprefix(OPEN_CLIP),
+        title=key.removeprefix(OPEN_CLIP).removeprefix(CLAP),
         architecture=key,
         source="hub",
         labels=(),

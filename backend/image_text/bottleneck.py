@@ -233,10 +233,10 @@ def _contrast_score(problem: Problem, sharpness: float) -> Score:
 def defaults(problem: Problem) -> tuple[int, float, float]:
     """The paper's layer, beta and sigma^2: block 9 of 12, which is the third from the end, .1 and 1.
 
-    A convolutional tower has fewer blocks; the one before its last is taken.
+    A convolutional tower has five stages; the one before its last is taken.
     """
     n_layers = problem.tower.n_layers
-    is_convolutional = not problem.is_text and not problem.tower.is_special(problem.inputs)
+    is_convolutional = not problem.is_text and n_layers <= 5 and not problem.tower.is_special(problem.inputs)
     return max(0, n_layers - (2 if is_convolutional else 3)), 0.1, 1.0
 
 

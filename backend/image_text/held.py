@@ -34,7 +34,7 @@ _STORE_BYTES = 32 * 2**20
 class Held:
     """Statistics by (modality, layer), strangers as unit vectors, settings by method and modality."""
 
-    images: Tensor  # (K, E)
+    images: Tensor | None  # (K, E); None: of models that see nothing
     texts: Tensor  # (K, E)
     statistics: Mapping[tuple[str, int], Statistics] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Held:
         """The strangers of a modality. Raises: NotAvailable: none are held."""
         found = {"image": self.images, "text": self.texts, "audio": self.sounds}[modality]
         if found is None:
-            raise NotAvailable("no sounds to compare with are held for this model", "model")
+            raise NotAvailable(f"no {modality}s to compare with are held for this model", "model")
         return found
 
     @property
     def nbytes(self) -> int:
-        kept = [self.images, self.texts] + ([] if self.sounds is None else [self.sounds])
+        kept = [tensor for tensor in (self.images, self.texts, self.sounds) if tensor is not None]
         tensors = [*kept, *(t for s in self.statistics.values() for t in (s.mean, s.std))]
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -92,21 +92,26 @@ def _read(pair: ImageTextPair, folder: Path) -> Held:
     return Held(state["images"], state["texts"], statistics, *told, sounds=state.get("sounds"))
 
 
+_SOUND_CAPTIONS = ("a siren", "a dog", "a bell", "a bird", "a telephone", "an engine", "rain", "a drum")
+
+
+@torch.no_grad()
 def _shipped_strangers(pair: ImageTextPair, notes: tuple[str, ...] = ()) -> Held:
     """Photographs and drawn objects, and their names as captions."""
+    sounds = _shipped_sounds(pair)
+    if pair.image is None:
+        said = pair.embed_texts([f"the sound of {sentence}" for sentence in _SOUND_CAPTIONS])
+        return Held(None, said, origin=f"{len(sounds)} sounds that ship with Prism", notes=notes, sounds=sounds)
     shown = [example for example in EXAMPLES.values() if example.image.startswith(("photo:", "object-"))]
-    sounds, about = _shipped_sounds(pair), ""
-    if sounds is not None:
-        about = f" and {len(sounds)} sounds"
+    about = "" if sounds is None else f" and {len(sounds)} sounds"
     pixels = torch.cat([model_input(decoding.decode(example_bytes(e.key)[0]), pair)[0] for e in shown])
-    with torch.no_grad():
-        return Held(
-            pair.embed_images(pixels),
-            pair.embed_texts([f"a photo of a {example.label}" for example in shown]),
-            origin=f"{len(shown)} photographs and drawings{about} that ship with Prism",
-            notes=notes,
-            sounds=sounds,
-        )
+    return Held(
+        pair.embed_images(pixels),
+        pair.embed_texts([f"a photo of a {example.label}" for example in shown]),
+        origin=f"{len(shown)} photographs and drawings{about} that ship with Prism",
+        notes=notes,
+        sounds=sounds,
+    )
 
 
 def _shipped_sounds(pair: ImageTextPair) -> Tensor | None:
@@ -114,8 +119,7 @@ def _shipped_sounds(pair: ImageTextPair) -> Tensor | None:
     if pair.spectrogram is None:
         return None
     files = sorted(FOLDER.glob("sound-*.flac"))
-    with torch.no_grad():
-        return torch.cat([pair.embed_audio(sound_input(decode_audio(file.read_bytes()), pair)[0]) for file in files])
+    return torch.cat([pair.embed_audio(sound_input(decode_audio(file.read_bytes()), pair)[0]) for file in files])
 
 
 def sound_input(sound: DecodedAudio, pair: ImageTextPair, start_s: float = 0.0) -> tuple[Tensor, list[str]]:
@@ -130,7 +134,12 @@ def sound_input(sound: DecodedAudio, pair: ImageTextPair, start_s: float = 0.0) 
 
 
 def model_input(image: decoding.DecodedImage, pair: ImageTextPair) -> tuple[Tensor, list[str]]:
-    """(1, C, H, W) float32 in [0, 1] of the pair's channels and size, and what was cut off on the way."""
+    """(1, C, H, W) float32 in [0, 1] of the pair's channels and size, and what was cut off on the way.
+
+    Raises: BadInput: the model sees nothing.
+    """
+    if pair.image is None:
+        raise BadInput(f"{pair.key} sees nothing; choose a model for pictures", "model")
     pixels = torch.from_numpy(image.pixels.copy()).permute(2, 0, 1)[None]
     height, width = pair.input_size
     notes = []

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from backend.errors import BadInput, NotAvailable
 from backend.models import weights
 from backend.models.spectrograms import LogMel
-from backend.models.tokenizers import BytePairTokenizer, Tokenizer, WordTokenizer
+from backend.models.tokenizers import BytePairTokenizer, HubTokenizer, Tokenizer, WordTokenizer
 from backend.models.towers import AudioTower, ResNetTower, TextTower, TimmTower, Tower, VisionTower
+from backend.models.transformers_towers import BertTower
 from backend.runtime import HasBytes
 
 PREFIX = "open_clip:"  # open_clip:ARCHITECTURE[/CHECKPOINT], with any names that open_clip knows
@@ -36,7 +37,7 @@ class ImageTextPair(HasBytes):
 
     key: str
     module: nn.Module
-    image: Tower
+    image: Tower | None  # None: a pair of sounds and texts
     text: Tower
     tokenizer: Tokenizer
     input_size: tuple[int, int]
@@ -68,7 +69,8 @@ class ImageTextPair(HasBytes):
 
     def other(self, modality: str) -> Tower:
         """The tower that is not of this modality."""
-        return self.text if self.tower(modality) is self.image else self.image
+        first = self.image if self.image is not None else self.audio
+        return self.text if self.tower(modality) is first else first
 
     def with_module(self, module: nn.Module) -> "ImageTextPair":
         """The same pair with another copy of its network."""
@@ -80,8 +82,8 @@ class ImageTextPair(HasBytes):
         return self.tokenizer(texts).to(self.device)
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Unit vectors, (N, C, H, W) in [0, 1] -> (N, E)."""
-        return F.normalize(self.image.encode(images.to(self.device, self.dtype)), dim=-1)
+        """Unit vectors, (N, C, H, W) in [0, 1] -> (N, E). Raises: BadInput: the model sees nothing."""
+        return F.normalize(self.tower("image").encode(images.to(self.device, self.dtype)), dim=-1)
 
     def embed_audio(self, spectrograms: Tensor) -> Tensor:
         """Unit vectors, (N, 1, F, T) in [0, 1] -> (N, E). Raises: BadInput: the model hears nothing."""
@@ -125,7 +127,7 @@ def make_pair(
         key=key,
         module=module,
         image=image,
-        text=TextTower(owner),
+        text=_text_tower(owner),
         tokenizer=tokenizer,
         input_size=(size, size) if isinstance(size, int) else tuple(size),
         n_channels=n_channels,
@@ -135,6 +137,23 @@ def make_pair(
         audio=None if audio is None else AudioTower(audio, audio.normalise),
         spectrogram=spectrogram,
     )
+
+
+def _text_tower(owner: nn.Module) -> Tower:
+    """Of the module that reads: open_clip's own transformer, or one of the hub's behind its adapter."""
+    if not hasattr(owner, "pooler") or not hasattr(getattr(owner.transformer, "encoder", None), "layer"):
+        return TextTower(owner)
+    poolings = {"MeanPooler": "average", "ClsPooler": "token", "ClsLastHiddenStatePooler": "token"}
+    kind = type(owner.pooler).__name__
+    if kind not in poolings or not hasattr(owner.transformer, "embeddings"):
+        raise NotAvailable(f"the text tower {type(owner.transformer).__name__} pools by {kind}, which is not supported")
+    owner.transformer.set_attn_implementation("eager")  # so that the attention can be read
+    dense = getattr(owner.transformer, "pooler", None) if kind == "ClsPooler" else None
+
+    def project(pooled: Tensor) -> Tensor:
+        return owner.proj(pooled if dense is None else dense(pooled[:, None]))
+
+    return BertTower(owner.transformer, poolings[kind], project, owner.config.pad_token_id)
 
 
 # ----------------------------------------------------------------- normalisation
@@ -321,24 +340,54 @@ def load_open_clip(
         _check_name(architecture, tag)
     try:
         with torch.random.fork_rng(devices=[]):
-            module, _, preprocess = open_clip.create_model_and_transforms(source, pretrained=pretrained)
+            module, _, _ = open_clip.create_model_and_transforms(
+                source, pretrained=pretrained, **_own_text_model(folder)
+            )
         tokenizer = open_clip.get_tokenizer(source)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        if folder is None and isinstance(error.__cause__, OSError):  # open_clip's own words for: the hub was not there
+            raise _not_had(name) from error
         raise BadInput(f"{name} cannot be read by open_clip: {_first_line(error)}", "model") from error
     except Exception as error:  # the hub's client, the HTTP library and the system all mean: it cannot be had now
-        raise NotAvailable(
-            f"{name} needs weights from the hub, which does not answer; connect once, or give a local checkpoint",
-            "model",
-        ) from error
-    if not hasattr(tokenizer, "bpe"):
-        raise NotAvailable(f"{name} has the tokenizer {type(tokenizer).__name__}, which is not supported yet", "model")
+        raise _not_had(name) from error
     mean, std = module.visual.image_mean, module.visual.image_std
     digest = weights.digest_of(module.state_dict())
-    context_length = getattr(getattr(module, "text", module), "context_length", 77)
-    words = BytePairTokenizer(tokenizer, context_length)
+    words = _tokenizer_of(tokenizer, module, name)
     pair = make_pair(key or PREFIX + name, module, MeanStd(mean, std), words, digest, {})
     pair.module.to(device, dtype)
     return pair
+
+
+def _not_had(name: str) -> NotAvailable:
+    said = f"{name} needs weights from the hub, which does not answer; connect once, or give a local checkpoint"
+    return NotAvailable(said, "model")
+
+
+def _own_text_model(folder: Path | None) -> dict[str, Any]:
+    """What open_clip is told of a text model of the hub (BiomedCLIP's) whose `config.json` lies in the folder itself.
+
+    Without this file the hub is asked for it, by the name in `open_clip_config.json`; weights are in the folder.
+    """
+    if folder is None or not (folder / "open_clip_config.json").is_file() or not (folder / "config.json").is_file():
+        return {}
+    text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _tokenizer_of(tokenizer: Any, module: nn.Module, name: str) -> Tokenizer:
+    """open_clip's tokenizer of a model, with its words kept.
+
+    Raises: NotAvailable: it is of a kind that does not say where its words are.
+    """
+    context_length = getattr(getattr(module, "text", module), "context_length", 77)
+    if hasattr(tokenizer, "bpe"):
+        return BytePairTokenizer(tokenizer, context_length)
+    inner = getattr(tokenizer, "tokenizer", None)
+    if not getattr(inner, "is_fast", False) or tokenizer.tokenizer_mode or tokenizer.strip_sep_token:
+        raise NotAvailable(f"{name} has the tokenizer {type(inner or tokenizer).__name__}, which is not supported")
+    return HubTokenizer(inner, tokenizer.context_length or context_length, tokenizer.clean_fn)
 
 
 def build_open_clip(
@@ -366,8 +415,7 @@ def build_open_clip(
     weights.fit_state_dict(module, state, 0, architecture)
     tokenizer = open_clip.get_tokenizer(architecture)
     normalise = MeanStd(module.visual.image_mean, module.visual.image_std)
-    words = BytePairTokenizer(tokenizer, getattr(getattr(module, "text", module), "context_length", 77))
-    pair = make_pair(key, module, normalise, words, digest, {})
+    pair = make_pair(key, module, normalise, _tokenizer_of(tokenizer, module, architecture), digest, {})
     pair.module.to(device, dtype)
     return pair
 

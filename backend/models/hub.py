@@ -3,7 +3,10 @@
 Without network this fails at once and in one sentence; what lies in the local hub cache is used without network.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -85,10 +88,44 @@ def fetch(repository: str, name: str) -> str:
     cached = huggingface_hub.try_to_load_from_cache(repository, _WEIGHTS)
     if isinstance(cached, str):
         return cached
+    with _asking(repository, name):
+        return huggingface_hub.hf_hub_download(repository, _WEIGHTS)
+
+
+def fetch_folder(repository: str, patterns: Sequence[str]) -> Path:
+    """A repository's files in the local hub cache, downloaded if they are not there.
+
+    Args: patterns: of the files' names; weights must be among the cached ones.
+    Raises: NotAvailable: as `fetch`.
+    """
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(repository, _WEIGHTS) if _is_repository(repository) else None
+    if isinstance(cached, str):
+        return Path(cached).parent
+    with _asking(repository, repository):
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(patterns)))
+
+
+def _is_repository(name: str) -> bool:
+    import huggingface_hub
+
+    try:
+        huggingface_hub.utils.validate_repo_id(name)
+    except ValueError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _asking(repository: str, name: str) -> Iterator[None]:
+    """Ask the hub a short question before something is downloaded. Raises: NotAvailable: it does not answer."""
+    import huggingface_hub
+
     try:
         url = huggingface_hub.hf_hub_url(repository, _WEIGHTS)
         huggingface_hub.get_session().head(url, timeout=_REACH_S)
-        return huggingface_hub.hf_hub_download(repository, _WEIGHTS)
+        yield
     except Exception as error:  # the client's, the HTTP library's and the system's errors all mean the same here
         raise NotAvailable(
             f"{name} needs weights from the hub, which does not answer; connect once, or choose a model that ships",

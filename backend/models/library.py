@@ -13,10 +13,10 @@ from torch import nn
 
 from backend import catalog
 from backend.catalog import ModelSpec
-from backend.catalog.image_text import open_clip_spec
+from backend.catalog.image_text import named_pair_spec
 from backend.errors import BadInput, NotAvailable, PrismError
 from backend.limits import LIMITS, Limits
-from backend.models import autoencoders, clip, decoders, exported, hub, networks, user_models, weights
+from backend.models import autoencoders, clap, clip, decoders, exported, hub, networks, user_models, weights
 from backend.models.classifier import Classifier, LoadedClassifier
 from backend.models.decoders import LoadedDecoder
 
@@ -64,7 +64,7 @@ class Library:
             return {**shipped, **self._local, **catalog.HUB}
 
     def spec(self, key: str, task: str = "classification") -> ModelSpec:
-        """The row of a model. Any `timm:NAME` or `open_clip:NAME` is a model of the hub, listed or not.
+        """The row of a model. Any `timm:NAME`, `open_clip:NAME` or `clap:NAME` is one of the hub, listed or not.
 
         Args: task: what it is wanted for; any model is found, but a refusal lists those for this.
         Raises: BadInput: no such model; the sentence lists the keys.
@@ -77,12 +77,15 @@ class Library:
             )  # fmt: skip
         if isinstance(key, str) and key.startswith(decoders.JOB_PREFIX):
             return decoders.job_spec(key)[0]
-        if isinstance(key, str) and key.startswith(clip.PREFIX) and key not in self.specs():
-            return open_clip_spec(key)
+        if isinstance(key, str) and key.startswith((clip.PREFIX, clap.PREFIX)) and key not in self.specs():
+            return named_pair_spec(key)
         specs = self.specs()
         if key not in specs:
             keys = ", ".join(k for k, spec in specs.items() if spec.task == task)
-            by_name = {"classification": ", or timm:NAME", clip.TASK: f", or {clip.PREFIX}NAME"}.get(task, "")
+            by_name = {
+                "classification": ", or timm:NAME",
+                clip.TASK: f", or {clip.PREFIX}NAME or {clap.PREFIX}NAME",
+            }.get(task, "")
             raise BadInput(f"unknown model {key!r}; one of {keys}{by_name}", "model")
         return specs[key]
 
@@ -128,6 +131,13 @@ class Library:
     def _load_pair(self, spec: ModelSpec, device: torch.device | str, dtype: torch.dtype) -> clip.ImageTextPair:
         if spec.source == "embedded":
             return clip.load_trained(spec.key, self.weights_folder, device, dtype)
+        if spec.architecture.startswith(clap.PREFIX):
+            if spec.key in self._uploads:
+                raise BadInput("a CLAP is a folder, with its tokenizer; name it in models.toml", "architecture")
+            if spec.sha256:
+                weights.file_digest(Path(spec.weights) / "model.safetensors", spec.sha256)
+            folder = spec.weights or None
+            return clap.load_clap(spec.architecture.removeprefix(clap.PREFIX), folder, device, dtype, spec.key)
         name = spec.architecture.removeprefix(clip.PREFIX)
         if spec.key in self._uploads:
             return clip.build_open_clip(spec.key, name, *self._read(spec), device, dtype)

@@ -26,6 +26,11 @@ class LogMel:
     range_db: float = 70.0
 
     @property
+    def repeats(self) -> bool:
+        """Is a sound that is too short repeated, instead of silence added?"""
+        return False
+
+    @property
     def n_samples(self) -> int:
         return self.hop * self.n_frames
 

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Word:
 class TokenizedText:
     """A text as a model reads it, without padding.
 
-    `ids` begin and end with the special tokens, which belong to no word. `n_cut` sub-tokens did not fit.
+    `ids` hold the special tokens, which belong to no word, at their ends. `n_cut` sub-tokens did not fit.
     """
 
     text: str
@@ -53,6 +53,11 @@ class Tokenizer(ABC):
     end_id: int
     pad_id: int = 0
 
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before a text and behind it."""
+        return (self.start_id,), (self.end_id,)
+
     @abstractmethod
     def split(self, text: str) -> tuple[str, list[tuple[int, int, list[int]]]]:
         """The text that spans refer to, and for each of its words: start, end, ids of its sub-tokens."""
@@ -67,15 +72,16 @@ class Tokenizer(ABC):
         A word of which only some sub-tokens fit keeps those.
         """
         shown, found = self.split(text)
-        ids, words, n_cut = [self.start_id], [], 0
+        before, behind = self.around
+        ids, words, n_cut = [*before], [], 0
         for start, end, pieces in found:
-            room = self.context_length - 1 - len(ids)
+            room = self.context_length - len(behind) - len(ids)
             n_cut += max(0, len(pieces) - room)
             pieces = pieces[: max(0, room)]
             if pieces:
                 words.append(Word(start, end, len(ids), len(ids) + len(pieces)))
                 ids += pieces
-        return TokenizedText(shown, (*ids, self.end_id), tuple(words), n_cut)
+        return TokenizedText(shown, (*ids, *behind), tuple(words), n_cut)
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """(N, context_length) int64, padded."""
@@ -156,6 +162,48 @@ class BytePairTokenizer(Tokenizer):
         tokenizer = self._tokenizer
         spelled = "".join(tokenizer.byte_encoder[byte] for byte in word.encode("utf-8"))
         return [tokenizer.encoder[piece] for piece in tokenizer.bpe(spelled).split(" ")]
+
+
+class HubTokenizer(Tokenizer):
+    """A fast tokenizer of `transformers` (word pieces, byte pairs or sentence pieces), with its words kept.
+
+    What it calls a word is what it splits a text into before it looks for sub-tokens.
+    """
+
+    def __init__(self, tokenizer: Any, context_length: int, clean: Callable[[str], str] = lambda text: text) -> None:
+        """Args: tokenizer: a `PreTrainedTokenizerFast`. clean: what the model does to texts before."""
+        self._tokenizer, self._clean = tokenizer, clean
+        self.context_length = context_length
+        self.pad_id = tokenizer.pad_token_id or 0
+        self.vocab_size = len(tokenizer)
+        self._around = self._find_special()
+        self.start_id, self.end_id = (ids[0] if ids else self.pad_id for ids in self._around)
+
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._around
+
+    def split(self, text: str) -> tuple[str, list[tuple[int, int, list[int]]]]:
+        cleaned = self._clean(text)
+        read = self._tokenizer(cleaned, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        found: list[tuple[int, int, list[int]]] = []
+        last = None
+        for token, word, (start, end) in zip(read["input_ids"], read.word_ids(), read["offset_mapping"], strict=True):
+            start += len(cleaned[start:end]) - len(cleaned[start:end].lstrip())  # sentence pieces hold the space
+            if found and word == last:
+                found[-1] = (found[-1][0], end, [*found[-1][2], token])
+            else:
+                found.append((start, end, [token]))
+            last = word
+        return _place_words(text, cleaned, found)
+
+    def piece(self, token: int) -> str:
+        return self._tokenizer.decode([token]).strip().removeprefix("##")
+
+    def _find_special(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        bare, whole = self._tokenizer("a", add_special_tokens=False)["input_ids"], self._tokenizer("a")["input_ids"]
+        at = next(k for k in range(len(whole)) if whole[k : k + len(bare)] == bare)
+        return tuple(whole[:at]), tuple(whole[at + len(bare) :])
 
 
 def _place_words(

@@ -349,6 +349,10 @@ class TextTower(Tower):
         return hidden
 
     def suffix(self, hidden: Tensor, layer: int, inputs: Tensor | None = None) -> Tensor:
+        return _project(self.pooled(hidden, layer, inputs), self.owner.text_projection)
+
+    def pooled(self, hidden: Tensor, layer: int, inputs: Tensor | None = None) -> Tensor:
+        """As `suffix`, before the projection; (N, T, C) -> (N, C)."""
         if inputs is None:
             raise BadInput("the text tower needs the token ids to know where a text ends", "text")
         rest, mask = self.blocks[self.check_layer(layer, -1) + 1 :], self._mask(hidden.shape[1], hidden)
@@ -360,7 +364,7 @@ class TextTower(Tower):
             pooled = pooled_block(rest[-1], hidden, at, mask)
         else:
             pooled = hidden[torch.arange(len(hidden), device=hidden.device), at]
-        return _project(self.owner.ln_final(pooled), self.owner.text_projection)
+        return self.owner.ln_final(pooled)
 
     def attend(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self.has_attention:

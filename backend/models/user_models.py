@@ -17,6 +17,12 @@ architecture = "open_clip:ViT-B-32"
 weights = "my-clip"                        # a weights file, or a folder in the hub's layout
 
 [[model]]
+key = "my-clap"
+task = "image_text"                        # sounds and texts
+architecture = "clap:my-clap"
+weights = "my-clap"                        # a folder in the hub's layout
+
+[[model]]
 key = "my-balls"
 task = "additive_decoding"                 # or "additive_image", with prism:additive-image-model
 architecture = "prism:additive-decoder"
@@ -53,7 +59,7 @@ CARDED = {  # tasks whose networks a card describes, and what they may be called
     "additive_decoding": ("prism:additive-decoder", "prism:non-additive-decoder", "prism:masked-decoder"),
     "additive_image": ("prism:additive-image-model",),
 }
-_OPEN_CLIP = re.compile(r"open_clip:[A-Za-z0-9._-]+")
+_PAIRS = re.compile(r"(open_clip|clap):[A-Za-z0-9._-]+")
 _MAX_ROWS = 100_000  # of the data set that an additive image model's card names
 
 
@@ -121,7 +127,7 @@ def read_row(row: Any, folder: Path | None, limits: Limits = LIMITS) -> ModelSpe
         "summary": _text(row, "summary", ""),
     }
     if task == "image_text":
-        return ModelSpec(**common, architecture=_open_clip(row), labels=(), input_size=(224, 224))
+        return ModelSpec(**common, architecture=_pair(row), labels=(), input_size=(224, 224))
     if task in CARDED:
         return _carded_row(row, common, folder)
     return _classifier_row(row, common, folder, limits)
@@ -153,11 +159,12 @@ def _classifier_row(row: Mapping[str, Any], common: dict[str, Any], folder: Path
     )
 
 
-def _open_clip(row: Mapping[str, Any]) -> str:
+def _pair(row: Mapping[str, Any]) -> str:
     value = _text(row, "architecture")
-    if not _OPEN_CLIP.fullmatch(value):
+    if not _PAIRS.fullmatch(value):
         raise BadInput(
-            f"architecture is {value!r}; expected open_clip:NAME, such as open_clip:ViT-B-32", "architecture"
+            f"architecture is {value!r}; expected open_clip:NAME, such as open_clip:ViT-B-32, or clap:NAME",
+            "architecture",
         )
     return value
 
