@@ -197,6 +197,23 @@ def test_what_is_no_single_picture_is_refused_by_name(dataset, sentence):
     assert refusal.value.field == "image" and NAME not in refusal.value.sentence
 
 
+def _said_to_be(syntax: str, pixels: np.ndarray) -> bytes:
+    """Uncompressed pixels under the name of another transfer syntax."""
+    dataset = make(pixels)
+    data = to_bytes(dataset)
+    own = str(dataset.file_meta.TransferSyntaxUID).encode()
+    return data.replace(own + b"\0" * (len(own) % 2), syntax.encode().ljust(len(own) + len(own) % 2, b"\0"), 1)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.5", "1.2.840.10008.1.2.9", "1.2.840.10008.1.1"])
+def test_a_wrong_transfer_syntax_is_refused_by_name(syntax):
+    with pytest.raises(BadInput) as refusal:
+        dicom.decode(_said_to_be(syntax, ramp()))
+    assert (
+        refusal.value.field == "image" and "stored as" in refusal.value.sentence and NAME not in refusal.value.sentence
+    )
+
+
 @pytest.mark.parametrize("length", [133, 300, 900, 3000, 6000])
 def test_a_truncated_file_is_refused(length):
     data = to_bytes(make(ramp()))[:length]

@@ -108,6 +108,7 @@ ANIMATED = encoded(
         (LARGE_PHOTO[: len(LARGE_PHOTO) // 2], "truncated"),
         (encoded(Image.fromarray(COLOUR), "PNG")[:-200], "truncated"),
         (png_header(50_000, 50_000), "too many pixels|million"),
+        (png_header(20_000, 20_000), "too many pixels|million"),
         (png_header(9_000, 9_000), "million"),
         (png_header(0, 5), "not a PNG|at least"),
         (encoded(Image.new("RGB", (1, 1)), "PNG"), "at least 2"),
