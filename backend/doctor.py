@@ -19,7 +19,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from backend.entrance import Entrance
-from backend.errors import BadInput
+from backend.errors import BadInput, PrismError
 from backend.files import home as home_folder
 from backend.limits import MIB
 
@@ -55,6 +55,7 @@ def examine(port: int = DEFAULT_PORT) -> Iterator[Finding]:
         ("weights", check_weights),
         ("models file", check_models_file),
         ("settings", check_settings),
+        ("cluster", check_cluster),
         ("hub", check_hub),
         ("port", lambda: check_port(port)),
         ("browser", check_browser),
@@ -205,6 +206,29 @@ def check_settings() -> Iterator[Finding]:
             *([f"the header {entrance.header}"] if entrance.header else []),
         ]
         yield Finding("settings", "ok", f"people come in by {' or '.join(ways)}")
+
+
+def check_cluster() -> Iterator[Finding]:
+    """If a Ray cluster is to answer: is Ray here, and do its replicas answer?"""
+    address = os.environ.get("PRISM_CLUSTER")
+    if not address:
+        yield Finding("cluster", "ok", "no Ray cluster is named (PRISM_CLUSTER): this process computes itself")
+        return
+    from backend.cluster import environment
+    from backend.cluster.connection import ClusterConnection
+
+    if not environment.is_installed():
+        yield Finding("cluster", "fix", "PRISM_CLUSTER is set, but Ray is not installed", f"run: {environment.INSTALL}")
+        return
+    try:
+        connection = ClusterConnection(address)
+        status = connection.call("/status", is_patient=False)
+        connection.close()
+    except PrismError as error:
+        todo = "run `python -m backend serve` there, with the same token (PRISM_HOME/cluster/token) on both sides"
+        yield Finding("cluster", "fix", f"{address}: {error.sentence}", todo)
+    else:
+        yield Finding("cluster", "ok", f"Ray {version('ray')}; {status['device']} at {address}")
 
 
 def check_hub() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """A real cluster of two replicas on loopback: answers as here, and none lost when a replica is killed."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
 
-from backend import engines
+from backend import doctor, engines
 from backend.cluster import environment
 from backend.cluster.connection import ClusterConnection
 from backend.cluster.connector import join_rows
@@ -37,7 +39,8 @@ from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import ROOT, free_port
 
-START_S = 120.0
+START_S = 240.0
+pytestmark = pytest.mark.timeout(600)  # the first test starts the cluster; on a machine with much to do that takes long
 
 
 def picture(seed: int) -> bytes:
@@ -242,6 +245,44 @@ def test_a_model_of_ones_own_is_known_to_every_replica(service, cluster):
     service.remove_model("own")
     with pytest.raises(BadInput, match="unknown model"):
         service.run(PredictionRequest(IMAGE, "own"))
+
+
+def test_the_doctor_reaches_it(service):
+    (finding,) = doctor.check_cluster()
+    assert finding.level == "ok" and "replica" in finding.said
+
+
+# ----------------------------------------------------------------- batches through Ray Data
+def test_a_killed_batch_goes_on_where_it_stopped(service, cluster, home, tmp_path):
+    digits = [f"{ROOT}/assets/examples/digit-{digit}.png" for digit in (2, 3, 4, 5)]
+    table = tmp_path / "table.csv"
+    rows = [f"{digit},rise,{samples}" for samples in range(1000, 1010) for digit in digits]
+    table.write_text("\n".join(("image,method,params.samples", *rows, "none.png,ig,")) + "\n")
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"family": "path_attribution", "model": "digits-gap", "seed": 3}))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "backend", "batch", str(table), "--request", str(request), "--out", str(out)]
+    command += ["--engine", "ray", "--workers", "1", "--join", cluster.address]
+
+    def answered() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (out / "rows").glob("*.json")}
+
+    process = subprocess.Popen(command, cwd=ROOT, env=settings(home), start_new_session=True)
+    try:
+        wait_until(lambda: len(answered()) >= 3, 90)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = answered()
+    time.sleep(1.0)  # a worker that outlived its batch would go on writing: it may end the row that it was at
+    assert len(answered()) <= len(kept) + 1 < len(rows)
+    kept = answered()
+    again = subprocess.run(command, cwd=ROOT, env=settings(home), capture_output=True, text=True, timeout=200)
+    assert again.returncode == 1, again.stderr  # one row names no file
+    assert f"40 answered ({len(kept)} by an earlier run), 1 refused" in again.stdout
+    assert {name: answered()[name] for name in kept} == kept
+    found = pd.read_parquet(out / "results.parquet")
+    assert list(found["row"]) == list(range(1, 42)) and (found["error"] != "").sum() == 1
 
 
 # ----------------------------------------------------------------- closed to others, and nothing on the disk

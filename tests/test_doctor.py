@@ -124,3 +124,19 @@ def test_a_check_that_falls_over_is_a_finding(monkeypatch):
     monkeypatch.setattr(doctor, "check_hub", lambda: iter(()))
     assert next(iter(doctor.examine())).level == "fix"
     assert Path(doctor.ROOT / "app.py").exists()
+
+
+def test_a_cluster_is_looked_for_only_if_one_is_named(monkeypatch):
+    monkeypatch.delenv("PRISM_CLUSTER", raising=False)
+    assert only(doctor.check_cluster()).level == "ok"
+    monkeypatch.setenv("PRISM_CLUSTER", "127.0.0.1:9")
+    monkeypatch.setattr("backend.cluster.environment.is_installed", lambda: False)
+    finding = only(doctor.check_cluster())
+    assert finding.level == "fix" and finding.todo == "run: pip install -r requirements-cluster.txt"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere"])
+def test_a_cluster_that_is_not_there(monkeypatch, address):
+    monkeypatch.setenv("PRISM_CLUSTER", address)
+    finding = only(doctor.check_cluster())
+    assert finding.level == "fix" and "backend serve" in finding.todo

@@ -67,7 +67,9 @@ class ClusterConnection(Connection):
 
     def close(self) -> None:
         """End the connector."""
-        self._drop()
+        with self._lock:
+            if self._pipe is not None:
+                self._pipe.end()
 
     # ------------------------------------------------------------- the connector
     def _open(self) -> "_Pipe":
