@@ -10,8 +10,10 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from backend.contracts import Result
+from backend.endpoints.jobs import check_args
 from backend.errors import BadInput
-from pages.pairs import analyses, boxes, material
+from backend.jobs import JobQueue
+from pages.pairs import analyses, boxes, material, runs
 from pages.pairs.settings import Settings, read_query
 from pages.shared import session
 from pages.shared.map_grid import Box
@@ -223,6 +225,44 @@ def test_a_text_file_is_read_and_a_refused_one_leaves_the_report(page):
     assert page.session_state["pairs.report"].text == REPORT
     page.file_uploader(key="pairs.text_file.1").upload("bad.txt", b"\x00\x01\x02", "text/plain").run()
     assert page.session_state["pairs.report"].text == REPORT and "not a text" in texts(page)
+
+
+# ----------------------------------------------------------------- evaluations
+def test_evaluations_run_here_are_watched_cancelled_and_found_again(page, engine, monkeypatch, tmp_path):
+    queue = JobQueue(tmp_path, {})
+    queue._start_worker = lambda: None  # nobody works: the job stays as it is written
+    queue.kinds = {"evaluate": "nobody:nothing"}
+    monkeypatch.setattr(runs, "jobs", lambda: queue)
+    opened(page, methods="m2ib")
+    page.session_state["pairs.tab"], page.session_state["pairs.evaluated"] = "Evaluation", "roar"
+    page.run()
+    page.multiselect(key="pairs.roar.methods").set_value(["m2ib", "rise:samples=256"])
+    page.number_input(key="pairs.roar.n").set_value(24)
+    page.number_input(key="pairs.roar.seeds").set_value(2)
+    page.button(key="pairs.roar.run").click().run()
+    (job,) = queue.list()
+    asked = {"methods": ["m2ib", "rise:samples=256"], "n": 24, "seeds": 2, "preset": "roar", "model": "cxr-clip"}
+    assert job.args == {"family": "image_text", **asked} and check_args("evaluate", job.args) == job.args
+    reloaded = AppTest.from_file(PAGE, default_timeout=TIMEOUT_S)
+    opened(reloaded, methods="m2ib")
+    reloaded.session_state["pairs.tab"], reloaded.session_state["pairs.evaluated"] = "Evaluation", "roar"
+    reloaded.run()
+    assert "found again" in texts(reloaded)
+    reloaded.button(key="pairs.roar.cancel").click().run()
+    assert queue.status(job.id).state == "cancelled"
+    page.run()
+    assert "was cancelled" in texts(page) and page.button(key="pairs.roar.run")
+
+
+@pytest.mark.parametrize(
+    "preset, said", [("table", "Kendall"), ("roar", "random maps"), ("search", "The paper's search")]
+)
+def test_every_evaluation_stands_beside_the_papers(page, preset, said):
+    opened(page, methods="m2ib")
+    page.session_state["pairs.tab"], page.session_state["pairs.evaluated"] = "Evaluation", preset
+    page.run()
+    assert not page.exception
+    assert said in texts(page) + " ".join(box.label for box in page.expander) and "NeurIPS 2023" in texts(page)
 
 
 # ----------------------------------------------------------------- bad input

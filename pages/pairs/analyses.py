@@ -147,7 +147,12 @@ def _show_sweeps(board: Board) -> None:
     ]
     if rows:
         unit = PAIR_METHODS[method].unit.replace(" per token", "")
-        word_board(f"Words over {name}", [Group(names[name], tuple(rows))], key="pairs.sweep_words", unit=unit)
+        word_board(
+            f"Words over {name}",
+            [Group(names[name].rsplit(" ", 1)[0], tuple(rows))],
+            key="pairs.sweep_words",
+            unit=unit,
+        )
 
 
 def _sweep(board: Board, method: str, name: str) -> list[tuple[float, Answer | None]]:
