@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("family")
     evaluate.add_argument("--model", default="", help="key; none where --data brings a table to fit a model to")
     evaluate.add_argument("--n", type=int, default=100, help="number of inputs")
-    evaluate.add_argument("--seeds", type=int, default=1)
-    evaluate.add_argument("--preset", default="table")
+    evaluate.add_argument("--seeds", type=int, default=1, help="of training, or of ROAR+'s fine-tuning")
+    evaluate.add_argument("--preset", default="table", help="image_text: table, roar or search")
     evaluate.add_argument(
         "--methods",
         default="",

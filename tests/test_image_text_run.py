@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from torch import nn
 
 from backend import service as engine
 from backend.__main__ import main
 from backend.contracts import PairMapRequest, PairRandomisationRequest, PairScoreRequest, ReportMapsRequest, Result
-from backend.errors import BadInput
+from backend.errors import BadInput, NotAvailable
 from backend.images import encode_png
+from backend.models.clip import make_pair
 from backend.service import LocalService
-from tests.pairs import REPORT, SIDE, pair_service
+from tests.pairs import REPORT, SIDE, make_module, network_of, pair_service, tiny_pair
 
 SENTENCES = ("Small nodule.", "No effusion in the left lung.", "Lungs are clear.")
 
@@ -124,6 +126,15 @@ def test_bad_input_gets_one_sentence(service, image_id, changes, field):
     with pytest.raises(BadInput) as refusal:
         service.run(PairMapRequest(**fields))
     assert refusal.value.field == field and refusal.value.sentence
+
+
+@pytest.mark.parametrize("part, sentence", [("visual", "the image tower Linear"), ("text", "the text tower Linear")])
+def test_a_model_without_a_tower_that_can_be_cut_is_refused(part, sentence):
+    module, tokenizer = make_module(network_of("vit")), tiny_pair().tokenizer
+    setattr(module, part, nn.Linear(2, 2))
+    with pytest.raises(NotAvailable, match=f"{sentence} has no blocks") as refusal:
+        make_pair("mine", module, nn.Identity(), tokenizer, "digest", {})
+    assert refusal.value.field == "model"
 
 
 # ----------------------------------------------------------------- sanity check

@@ -35,7 +35,8 @@ def endpoints(door: Door) -> list[Endpoint]:
 
         Args:
             kind: evaluate, or train
-            args: of evaluate: family, model, n (test inputs), seeds, preset, methods, baseline. Of train: name
+            args: of evaluate: family, model, n (test inputs), seeds, preset (of image_text "table", "roar" for ROAR+
+                by fine-tuning, or "search" for beta, sigma2 and layer), methods, baseline. Of train: name
                 "live", family "additive_decoding", seed, recipe with base ("live" or "live-plane"), kind, support
                 and scene, which trains a small decoder on a support of one's own
         Returns:
