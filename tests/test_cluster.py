@@ -65,7 +65,7 @@ class Cluster:
 
     def await_ready(self) -> None:
         deadline = time.monotonic() + START_S
-        while "ready" not in self.log.read_text():
+        while "ready; start the pages" not in self.log.read_text():
             assert self.process.poll() is None, f"the cluster ended: {self.log.read_text()[-2000:]}"
             assert time.monotonic() < deadline, f"the cluster did not start: {self.log.read_text()[-2000:]}"
             time.sleep(0.1)

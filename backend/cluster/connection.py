@@ -20,7 +20,7 @@ from backend.cluster import environment
 from backend.errors import Busy, NotAvailable, PrismError
 from backend.remote import PAUSES_S, TELL_S, Connection, Lost
 
-START_S = 60.0  # until a connector has found the cluster
+START_S = 180.0  # until a connector has found the cluster: on a busy machine Ray takes long to import
 POLL_S = TELL_S  # how often a stream is heard of that says nothing
 
 

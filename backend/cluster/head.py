@@ -12,6 +12,8 @@ from backend.cluster import environment
 from backend.cluster.settings import APP, ClusterSettings
 from backend.errors import NotAvailable
 
+ATTEMPTS = 4  # Ray gives its own processes 30 s to start, which is too short on a machine with much to do
+
 
 def serve(settings: ClusterSettings, join: str = "", on_ready: Callable[[str], None] = print) -> None:
     """Deploy the replicas and stay until SIGTERM or Ctrl-C, which stop them (and Ray, if it was started here).
@@ -45,17 +47,18 @@ def start(settings: ClusterSettings, join: str = "", any_port: bool = False) -> 
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     import ray
 
-    quiet = {"namespace": APP, "log_to_driver": False, "logging_level": logging.WARNING}
     address = f"{host}:{port}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    arguments = {"address": address} if join else _head(settings)
+    for attempt in range(ATTEMPTS):
         try:
-            if join:
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(**_head(settings), **quiet)
-        except (RuntimeError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
-            raise NotAvailable(f"Ray does not start at {address}: {str(error).splitlines()[0]}", "port") from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                ray.init(namespace=APP, log_to_driver=False, logging_level=logging.WARNING, **arguments)
+            break
+        except Exception as error:  # Ray raises plain ones here
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == ATTEMPTS - 1:
+                raise NotAvailable(f"Ray does not start at {address}: {str(error).splitlines()[0]}", "port") from None
     return address
 
 

@@ -160,7 +160,7 @@ def running_cluster(home: Path) -> Iterator[RemoteService]:
     os.environ["PRISM_HOME"] = str(home)  # where the token is
     connection = ClusterConnection(f"127.0.0.1:{port}")
     try:
-        while "ready" not in log.read_text():
+        while "ready; start the pages" not in log.read_text():
             if process.poll() is not None:
                 raise SystemExit(log.read_text()[-2000:])
             time.sleep(0.2)
