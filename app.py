@@ -25,4 +25,4 @@ guard.protect(
 if engines.keeps_jobs():
     remove_drafts(home())
     default_queue().resume()
-memory.give_back_regularly()
+memory.keep_flat()

@@ -1,34 +1,30 @@
 """Memory that was freed goes back to the machine.
 
-Every request runs in a thread of its own. glibc gives threads heaps of their own and keeps what was freed in them, in
-pieces between those that are held: after minutes of mixed traffic as much as all that is in use. Where there is no
-glibc there is nothing to do.
+Every request runs in a thread of its own. glibc gives threads heaps of their own, up to eight for each core, and keeps
+what was freed in them: after minutes of mixed traffic more than all that is in use. So there are two heaps, and free
+pages are handed back from time to time. Where there is no glibc there is nothing to do.
 """
 
 import ctypes
 import threading
 import time
-from collections.abc import Callable
 
 EVERY_S = 20.0
+HEAPS = 2
+_M_ARENA_MAX = -8  # of glibc's mallopt
 
 
-def find_trim() -> Callable[[int], int] | None:
-    """glibc's `malloc_trim`; None: this machine has another allocator."""
+def keep_flat(every_s: float = EVERY_S, heaps: int = HEAPS) -> threading.Thread | None:
+    """Bound the heaps of this process, and hand free pages back from now on until it ends.
+
+    Returns: the thread that does so, a daemon; None: this machine has another allocator.
+    """
     try:
-        return ctypes.CDLL(None).malloc_trim
+        library = ctypes.CDLL(None)
+        bound, trim = library.mallopt, library.malloc_trim
     except (AttributeError, OSError, TypeError):
         return None
-
-
-def give_back_regularly(every_s: float = EVERY_S) -> threading.Thread | None:
-    """Hand free pages back from now on until the process ends; a call takes milliseconds and stops no computation.
-
-    None: there is nothing to do.
-    """
-    trim = find_trim()
-    if trim is None:
-        return None
+    bound(_M_ARENA_MAX, heaps)
 
     def work() -> None:
         while True:
