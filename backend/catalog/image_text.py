@@ -57,7 +57,8 @@ _BOTTLENECK = (
         "choice",
         None,
         "paper: one alpha for every channel of every token; normalised: the hidden state is standardised place by "
-        "place first, with one alpha per token, which suits small models.",
+        "place first, with one alpha per token, which suits small models. Whether it helps a full-size CLIP too has "
+        "not been measured.",
         choices=("paper", "normalised"),
         optional=True,
         auto_help="normalised where statistics of the model's activations are held, else paper",
