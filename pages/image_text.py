@@ -10,6 +10,7 @@ from backend.errors import Cancelled
 from pages.pairs import inputs, views
 from pages.pairs.analyses import show_analyses
 from pages.pairs.board import Board, work_off
+from pages.pairs.heard_and_seen import show_heard_and_seen
 from pages.shared.session import recall
 from pages.shared.theme import use_theme
 
@@ -74,6 +75,7 @@ progress, cancel = st.empty(), st.empty()
 
 views.show_findings(board.seen)
 views.show_reading(board, "stopped" if is_stopped else "")
+show_heard_and_seen(board)
 show_analyses(board)
 
 if is_stopped:

@@ -43,6 +43,7 @@ class ExampleRadiograph:
     findings: tuple[ShownFinding, ...]
     size: tuple[int, int] = (128, 128)  # width and height that boxes are in; of a sound, frames and bands
     model: str = "cxr-clip"  # that it suits
+    picture: str = ""  # of a sound: a file with a drawing of what makes it
 
     @property
     def text(self) -> str:
@@ -79,6 +80,7 @@ def _read(folder: Path, model: str) -> tuple[ExampleRadiograph, ...]:
             tuple(ShownFinding(**{**found, "box": tuple(found["box"])}) for found in row["findings"]),
             tuple(told.get("size", (128, 128))),
             model,
+            row.get("picture", ""),
         )
         for row in rows
     )

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from backend.audio import encode_flac
 from backend.image_text.examples import FOLDER, LISTS
 from backend.sounds.captions import sentence
-from backend.sounds.data import clip
+from backend.sounds.data import clip, generator_of, picture_of
 from backend.sounds.synthesis import RATE, SPECTROGRAM, Clip
 
 _WANTED = (("siren", "dog"), ("bell", "bird"), ("telephone", "engine"), ("rain", "drum"))
@@ -14,12 +16,14 @@ _APART_S = 0.1  # between two sounds of an example
 
 
 def write_examples(folder: Path = FOLDER) -> list[str]:
-    """Write clips of two sounds, one after the other, and their list; returns their keys."""
+    """Write clips of two sounds, one after the other, a picture for each, and their list; returns their keys."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, kinds in enumerate(_WANTED, 1):
         key, made = f"sound-{number:02}", _first(kinds)
         (folder / f"{key}.flac").write_bytes(encode_flac(made.samples, RATE))
+        drawn = picture_of(made, generator_of("examples", number, kinds=kinds))
+        Image.fromarray(drawn).save(folder / f"{key}-picture.png", optimize=True)
         said = [f"{sentence(sound.kind)}.".capitalize() for sound in made.sounds]
         found = []
         for k, sound in enumerate(made.sounds):
@@ -27,7 +31,8 @@ def write_examples(folder: Path = FOLDER) -> list[str]:
             box = [left, 0, min(right, SPECTROGRAM.n_frames), SPECTROGRAM.n_mels]
             about = {"kind": sound.kind, "side": "", "place": "", "size": ""}
             found.append({**about, "sentence": k, "box": box, "mask": ""})
-        rows.append({"key": key, "image": f"{key}.flac", "report": said, "findings": found})
+        files = {"image": f"{key}.flac", "picture": f"{key}-picture.png"}
+        rows.append({"key": key, **files, "report": said, "findings": found})
     size = [SPECTROGRAM.n_frames, SPECTROGRAM.n_mels]
     told = {"command": "backend.sounds.examples.write_examples", "size": size, "examples": rows}
     (folder / LISTS["sounds-clip"]).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import functools
 import io
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,22 +194,23 @@ def thumbnails(model: str) -> tuple[Thumbnail, ...]:
     """All examples of a model, small."""
     found = []
     for example in examples(model):
-        picture = _small(example)
-        buffer = io.BytesIO()
-        picture.save(buffer, "png")
-        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         alt = _describe(example)
+        source = small(FOLDER / example.image)
         found.append(Thumbnail(example.key, alt.removeprefix(_STARTS[example.model]), alt, source))
     return tuple(found)
 
 
-def _small(example: ExampleRadiograph) -> Image.Image:
-    if is_sound(example):
-        drawn = audio.draw(audio.decode((FOLDER / example.image).read_bytes()))
-        return Image.fromarray((drawn[:, :, 0] * 255).astype(np.uint8)).resize((96, 96), Image.Resampling.BOX)
-    picture = Image.open(FOLDER / example.image)
-    picture.thumbnail((96, 96))
-    return picture
+def small(file: Path) -> str:
+    """A picture, or a sound's spectrogram, as the data address of a thumbnail."""
+    if file.suffix == ".flac":
+        drawn = audio.draw(audio.decode(file.read_bytes()))
+        picture = Image.fromarray((drawn[:, :, 0] * 255).astype(np.uint8)).resize((96, 96), Image.Resampling.BOX)
+    else:
+        picture = Image.open(file)
+        picture.thumbnail((96, 96))
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 # ----------------------------------------------------------------- the report
