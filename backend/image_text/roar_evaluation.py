@@ -170,8 +170,12 @@ def evaluate(
     rows = [read_row(text) for text in (methods or METHODS)]
     n = len(bench.counting)
     trained, tried = split_pairs(n, 0)
-    started = time.perf_counter()
-    measured = measure(bench, rows, seeds, runtime, settings, on_step, state, save_state)
+    began = time.perf_counter() - (state or {}).get("elapsed_s", 0.0)
+
+    def save(state: dict[str, Any]) -> None:
+        save_state({**state, "elapsed_s": time.perf_counter() - began})
+
+    measured = measure(bench, rows, seeds, runtime, settings, on_step, state, save)
     names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
     command = f"evaluate image_text --model {bench.pair.key} --preset roar --n {n} --seeds {seeds}{names}"
     return {
@@ -184,7 +188,7 @@ def evaluate(
         "n": n,
         "seeds": seeds,
         "machine": runtime.describe(),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(time.perf_counter() - began, 1),
         "versions": dict(versions()),
         "definition": DEFINITION,
         "differs": [line.format(**dataclasses.asdict(settings)) for line in DIFFERS],

@@ -192,8 +192,12 @@ def evaluate(
         raise BadInput(f"seeds is {seeds}; expected 1..{MAX_SEEDS}", "seeds")
     rows, n = [read_row(text) for text in (methods or METHODS)], len(bench.choosing)
     split_pairs(n, 0)
-    started = time.perf_counter()
-    measured = measure(bench, rows, seeds, runtime, fine_tuning, on_step, state, save_state)
+    began = time.perf_counter() - (state or {}).get("elapsed_s", 0.0)
+
+    def save(state: dict[str, Any]) -> None:
+        save_state({**state, "elapsed_s": time.perf_counter() - began})
+
+    measured = measure(bench, rows, seeds, runtime, fine_tuning, on_step, state, save)
     names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
     command = f"evaluate image_text --model {bench.pair.key} --preset search --n {n} --seeds {seeds}{names}"
     return {
@@ -206,7 +210,7 @@ def evaluate(
         "n": n,
         "seeds": seeds,
         "machine": runtime.describe(),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(time.perf_counter() - began, 1),
         "versions": dict(versions()),
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "measures": [dataclasses.asdict(measure) for measure in MEASURES],
