@@ -63,8 +63,10 @@ def test_attributes_are_read_from_pictures_of_unseen_poses():
     read, seen = chests.measure_chests(np.repeat(held.draw()[..., None], 3, -1)), held.seen()
     for name, least in (("heart", 0.85), ("effusion", 0.9), ("exposure", 0.95)):
         assert np.corrcoef(read[name], seen[name])[0, 1] ** 2 > least, name
-    ends = chests.draw_heart_ends(np.random.default_rng(0))
-    assert ends.pose[0] == ends.pose[1] and ends.growth[1] - ends.growth[0] > 0.5
+    ends = chests.draw_ends("heart", np.random.default_rng(0))
+    assert ends.pose[0] == ends.pose[1] and ends.growth[1] - ends.growth[0] > 0.5 and ends.left[0] == ends.left[1]
+    ends = chests.draw_ends("effusion", np.random.default_rng(0))
+    assert ends.growth[0] == ends.growth[1] and ends.left[1] - ends.left[0] == 80 and ends.right[0] == ends.right[1]
     frames = np.round(np.repeat(alike(growth=np.linspace(1, 1.6, 9)).draw()[..., None], 3, -1) * 255).astype(np.uint8)
     measured = measure_path("radiographs", frames, np.linspace(0, 1, 9))
     assert measured.correlation("heart") > 0.98 and measured.sharpness > 0.9

@@ -210,11 +210,16 @@ def draw_chests(n: int, rng: np.random.Generator, is_held_out: bool = False, pos
     return Chests(pose, growth, left, right, rng.uniform(-1, 1, n))
 
 
-def draw_heart_ends(rng: np.random.Generator) -> Chests:
-    """Two radiographs of unseen poses that are alike but for the heart, which goes over most of its range."""
+def draw_ends(attribute: str, rng: np.random.Generator) -> Chests:
+    """Two radiographs of an unseen pose that are alike but for the heart, or the fluid on the left.
+
+    That goes over most of its range. Args: attribute: "heart" or "effusion".
+    """
     one = draw_chests(1, rng, is_held_out=True)
     ends = {name: np.repeat(getattr(one, name), 2) for name in one.__dataclass_fields__}
-    return Chests(**{**ends, "growth": np.array([1.02, GROWTHS[-1] - 0.02])})
+    if attribute == "heart":
+        return Chests(**{**ends, "growth": np.array([1.02, GROWTHS[-1] - 0.02])})
+    return Chests(**{**ends, "left": np.array([0.0, 80.0])})
 
 
 @dataclass(frozen=True, eq=False)

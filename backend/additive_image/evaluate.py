@@ -47,6 +47,8 @@ CHEST_BARS: dict[str, tuple[str, float]] = {
     "below_ceiling": ("<=", 0.01),
     "paths.correlation": (">=", 0.95),
     "paths.sharpness": (">=", 0.8),
+    "fluid_paths.correlation": (">=", 0.95),
+    "fluid_paths.sharpness": (">=", 0.8),
     "directions.heart_relative_error": ("<=", 0.10),
     "directions.effusion_relative_error": ("<=", 0.10),
     "directions.largest_without_effect": ("<=", 0.02),
@@ -90,6 +92,7 @@ def evaluate(
     else:
         figures["paths"] = paths(loaded.module, model, seed)
     if model.dataset.name == "radiographs":
+        figures["fluid_paths"] = paths(loaded.module, model, seed, "effusion")
         figures["directions"] = judge_directions(rows)
     tell(10, "paths measured")
     return {
@@ -149,14 +152,18 @@ def reconstruction(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: 
     return found
 
 
-def paths(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: int = 0) -> dict[str, float]:
-    """Mean and worst figures over paths whose ends differ in the attribute that has an effect, and in nothing else.
+def paths(
+    autoencoder: DiffusionAutoencoder, model: FittedModel, seed: int = 0, attribute: str = ""
+) -> dict[str, float]:
+    """Mean and worst figures over paths whose ends differ in an attribute that has an effect, and in nothing else.
+
+    Args: attribute: "": the one that the data set is shown by.
 
     `correlation`: of the attribute measured in decoded frames with alpha. `sharpness`: least gradient energy over what
     the ends give by linear interpolation. `effect_r2`: of the learned effect of the codes along the path against the
     true effect of the attribute measured in the decoded frames.
     """
-    attribute, effect = model.dataset.shown_attribute, model.dataset.image_effect
+    attribute, effect = attribute or model.dataset.shown_attribute, model.dataset.image_effect
     alphas = torch.linspace(0, 1, _FRAMES)
     rng = np.random.default_rng([seed, 77])
     rows = []
@@ -189,7 +196,7 @@ def paths(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: int = 0) 
 def _end_images(name: str, attribute: str, rng: np.random.Generator) -> Tensor:
     """(2, 3, S, S) in [0, 1]."""
     if name == "radiographs":
-        return torch.from_numpy(chests.draw_heart_ends(rng).draw())[:, None].repeat(1, 3, 1, 1)
+        return torch.from_numpy(chests.draw_ends(attribute, rng).draw())[:, None].repeat(1, 3, 1, 1)
     return torch.from_numpy(_ends(attribute, rng).draw()).permute(0, 3, 1, 2)
 
 

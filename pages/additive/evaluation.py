@@ -44,6 +44,7 @@ _BAR_WORDS = {
     "effects": "R² of the recovered effect of {}",
     "probes": "R² of a line through the code that tells {}, unseen pictures",
     "paths": "Along decoded paths: {}",
+    "fluid_paths": "Along decoded paths of rising fluid: {}",
     "directions": "Effect along attribute directions: {}",
     "reconstruction": "Reconstruction error, x_T {}",
     "below_ceiling": "Test fit below the noise ceiling",
