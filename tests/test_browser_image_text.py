@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from backend.audio import encode_wav
 from tests.conftest import running_app
 from tests.visiting import settle
 
@@ -155,6 +156,33 @@ def draw_with_keys(page: Page) -> None:
 def box_in_address(page: Page) -> str:
     page.wait_for_url(re.compile("box="))
     return re.search(r"box=([^&]+)", page.url).group(1)
+
+
+def test_a_sound_of_ones_own_is_held_against_words_and_against_a_picture(visitor, url):
+    open_page(visitor, f"{url}/image-text?model=sounds-clip&methods=m2ib&m2ib.n_steps=4")
+    seconds = np.arange(16_000 * 3) / 16_000
+    warbling = 0.4 * np.sin(2 * np.pi * (900 * seconds + 60 * np.sin(2 * np.pi * seconds)))
+    upload = {"name": "QUENTINA.wav", "mimeType": "audio/wav", "buffer": encode_wav(warbling, 16_000)}
+    visitor.locator("input[type=file]").first.set_input_files(upload)
+    expect(visitor.get_by_text("silence added up to the 4.1 s")).to_be_visible()
+    expect(visitor.locator("audio")).to_be_visible()
+    settle(visitor)
+
+    visitor.locator("button.row").nth(1).locator(".label").click()
+    settle(visitor)
+    expect(visitor.get_by_text("Sentence 2 beside its control")).to_be_visible()
+    expect(visitor.locator(".map-grid.large .title").first).to_contain_text("siren", ignore_case=True)
+
+    expect(visitor.get_by_text("The sound beside a picture")).to_be_visible()
+    for title in ("What is heard", "What is seen"):
+        expect(visitor.locator(".map-grid.large .title", has_text=title)).to_be_visible()
+    before = visitor.get_by_text("Cosine of sound and picture")
+    expect(before).to_be_visible()
+    first = before.inner_text()
+    visitor.get_by_role("button", name=re.compile("Drawing of .*bell")).click()
+    settle(visitor)
+    expect(visitor.get_by_text("Cosine of sound and picture")).not_to_have_text(first)
+    assert "QUENTINA" not in visitor.content()
 
 
 def test_markup_in_a_report_is_text_and_a_link_shows_the_same_again(visitor, url):

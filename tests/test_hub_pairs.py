@@ -1,4 +1,4 @@
-"""Pairs in the hub's layout: CLAP, BiomedCLIP's and SigLIP's tokenizers and towers, through the code that loads them."""
+"""Pairs in the hub's layout: CLAP, BiomedCLIP's and SigLIP's tokenizers and towers, by the code that loads them."""
 
 import dataclasses
 

@@ -35,8 +35,9 @@ def show_heard_and_seen(board: Board) -> None:
         "No words here: the map over the spectrogram shows what must be heard for sound and picture to match, the map "
         "over the picture what must be seen. Choose a picture, or bring your own."
     )
-    _choose_picture(board)
+    _choose_example(picture)
     _show_maps(board, picture, board.asked(request))
+    _take_picture()
 
 
 def _request(board: Board, picture: Picture) -> PairMapRequest:
@@ -57,15 +58,23 @@ def _shown_picture(board: Board) -> Picture:
     return _example(key if key in pictured else next(iter(pictured)))
 
 
-def _choose_picture(board: Board) -> None:
-    before = _shown_picture(board).example
-    pressed = gallery("Pictures of what makes a sound", _thumbnails(), before, key="pairs.beside_gallery")
+def _choose_example(shown: Picture) -> None:
+    pressed = gallery("Pictures of what makes a sound", _thumbnails(), shown.example, key="pairs.beside_gallery")
+    if pressed and pressed != shown.example:
+        remember("pairs.beside", pressed)
+        st.rerun()
+
+
+def _take_picture() -> None:
     own = take_file(
-        "pairs.beside_upload", "Your own picture", PICTURE_TYPES, upload_picture, "Stays in memory, as the sound does."
+        "pairs.beside_upload",
+        "Your own picture beside the sound",
+        PICTURE_TYPES,
+        upload_picture,
+        "Stays in memory, as the sound does.",
     )
-    chosen = own or (pressed if pressed and pressed != before else None)
-    if chosen is not None:
-        remember("pairs.beside", chosen)
+    if own is not None:
+        remember("pairs.beside", own)
         st.rerun()
 
 
