@@ -33,11 +33,32 @@ _GAIN = {
 
 @dataclass(frozen=True, slots=True)
 class DrawnText:
-    """A text, the keys that a picture must have for it to fit, and the keys that it must lack."""
+    """A text, the keys that a picture must have for it to fit, and the keys that it must lack.
+
+    `unlike`: texts of the same words that say another thing, which do not fit the picture that this one was drawn for.
+    """
 
     text: str
     required: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    unlike: tuple["DrawnText", ...] = ()
+
+    def ended(self, stop: str) -> "DrawnText":
+        """With an end to it and to what it is told from."""
+        return replace(self, text=self.text + stop, unlike=tuple(other.ended(stop) for other in self.unlike))
+
+
+def roles_of(text: DrawnText) -> tuple[str, ...]:
+    """What a text says of each thing by itself: a key of two things is a role of the one and a role of the other.
+
+    >>> roles_of(DrawnText("a bell before a dog", ("bell|before|dog",)))
+    ('bell|before|', '|before|dog')
+    """
+    roles: list[str] = []
+    for key in text.required:
+        one, *rest = key.split("|")
+        roles += [f"{one}|{rest[0]}|", f"|{rest[0]}|{rest[1]}"] if len(rest) == 2 else [key]
+    return (*roles, *(f"no {key}" for key in text.forbidden))
 
 
 @dataclass(frozen=True)

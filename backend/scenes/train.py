@@ -9,14 +9,13 @@ import torch
 
 from backend.contracts import OnStep, Step
 from backend.errors import BadInput
-from backend.image_text.train import Recipe, Run
+from backend.image_text.train import About, Recipe, Run, card_of
 from backend.models.clip import pair_of_card
 from backend.scenes.data import DataRecipe, scene_corpus, scenes
 from backend.scenes.judge import judge_scenes
-from backend.training import WEIGHTS, describe_machine, forget_checkpoint, one_thread, weights_key, write_weights
+from backend.training import WEIGHTS, forget_checkpoint, one_thread, write_weights
 
 __all__ = ["RECIPES", "job", "train"]
-LICENCE = "code, weights and pictures: as Prism"
 RECIPES = {
     "scenes-clip": Recipe(
         images="rgb",
@@ -26,7 +25,8 @@ RECIPES = {
         stem=(24, 64),
         context_length=28,
         looking_steps=700,
-        reading_steps=600,
+        reading_steps=1200,
+        roles=1.0,
     )
 }
 
@@ -60,42 +60,25 @@ def train(
     run.fit(on_step)
     state, rounded = run.rounded()
     pair = pair_of_card(name, run.network, rounded.to(device))
-    key = weights_key(name, seed)
-    card = {
-        "key": key,
-        "architecture": "prism:clip",
-        "task": "image_text",
-        "data": _ABOUT_DATA,
-        "method": _ABOUT_METHOD,
-        "limits": _LIMITS,
-        "network": run.network,
-        "recipe": asdict(recipe),
-        "pictures": asdict(pictures),
-        "seed": seed,
-        "command": f"python -m backend train {name} --seed {seed}",
-        "machine": describe_machine(run.device),
-        "training_s": round(run.elapsed_s, 1),
-        "parameters": sum(p.numel() for p in rounded.parameters()),
-        "losses": run.losses,
-        "judged": judge_scenes(pair, scenes("test", pictures.test, pictures.seed)),
-        "licence": LICENCE,
-    }
-    card = write_weights(folder, key, state, card)
+    judged = judge_scenes(pair, scenes("test", pictures.test, pictures.seed))
+    card = card_of(run, ABOUT, rounded, judged, pictures=asdict(pictures))
+    card = write_weights(folder, card["key"], state, card)
     forget_checkpoint(run.checkpoint)
     return card
 
 
-_ABOUT_DATA = (
-    "drawn scenes: two to four shapes of four forms and five colours on a light ground, in three scenes of ten one of "
-    "them twice; captions name things, where they lie, how two of them stand to each other, how many, or what lacks"
-)
-_ABOUT_METHOD = (
-    "image tower first, supervised by masks for each token and by kinds, places and relations on the pooled feature; "
-    "then, with that tower frozen, text tower and projection by a contrastive loss with several positives"
-)
-_LIMITS = (
-    "It knows four shapes in five colours on a plain ground, one by one and in pairs of a kind. Which of two things is "
-    "left of or above the other it does not know: its answers are those of a coin."
+ABOUT = About(
+    data="drawn scenes: two to four shapes of four forms and five colours on a light ground, in three scenes of "
+    "ten one of them twice; captions name things, where they lie, how two of them stand to each other, how "
+    "many, or what lacks",
+    method="image tower first, supervised by masks for each token and by kinds, places and relations on the pooled "
+    "feature; then, with that tower frozen, text tower and projection by a contrastive loss with several "
+    "positives and with captions of the same words that say another thing (places and relations turned "
+    "round), while the text tower is also asked what a caption says of each thing",
+    limits="It knows four shapes in five colours on a plain ground, one by one and in pairs of a kind. Which of two "
+    "things is left of or above the other it tells the right way round in about five cases of six, not more: "
+    "see its figures.",
+    licence="code, weights and pictures: as Prism",
 )
 
 

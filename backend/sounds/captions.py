@@ -4,7 +4,6 @@ Keys go from coarse to fine: "bell", "bell|start", "bell|before|dog".
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -69,7 +68,7 @@ def draw_caption(sounds: Sequence[Heard], generator: np.random.Generator) -> Dra
     Every other one ends with a full stop, as sentences of a text do.
     """
     drawn = _draw_plain_caption(sounds, generator)
-    return replace(drawn, text=drawn.text + ".") if generator.random() < 0.5 else drawn
+    return drawn.ended(".") if generator.random() < 0.5 else drawn
 
 
 def _draw_plain_caption(sounds: Sequence[Heard], generator: np.random.Generator) -> DrawnText:
@@ -81,8 +80,7 @@ def _draw_plain_caption(sounds: Sequence[Heard], generator: np.random.Generator)
         kinds = [sounds[k].kind for k in generator.permutation(len(sounds))]
         return DrawnText(" and ".join(noun(kind) for kind in kinds), tuple(kinds))
     if chance < 0.5 and parts_of(sound):
-        (part,) = parts_of(sound)
-        return DrawnText(f"{_said(sound.kind, generator)} {PARTS[part]}", (f"{sound.kind}|{part}",))
+        return _placed(sound, generator)
     if chance < 0.6:
         absent = [kind for kind in KINDS if all(kind != there.kind for there in sounds)]
         kind = absent[int(generator.integers(len(absent)))]
@@ -95,13 +93,27 @@ def _said(kind: str, generator: np.random.Generator) -> str:
     return sentence(kind) if chance >= len(_STARTS) else _STARTS[chance] + noun(kind)
 
 
+def _placed(sound: Heard, generator: np.random.Generator) -> DrawnText:
+    (part,), named = parts_of(sound), _said(sound.kind, generator)
+
+    def said(part: str, *unlike: DrawnText) -> DrawnText:
+        return DrawnText(f"{named} {PARTS[part]}", (f"{sound.kind}|{part}",), (), unlike)
+
+    return said(part, said("end" if part == "start" else "start"))
+
+
 def _ordered(first: str, second: str, generator: np.random.Generator) -> DrawnText:
-    sayings = (
-        f"{noun(first)} then {noun(second)}",
-        f"{noun(first)} before {noun(second)}",
-        f"{noun(second)} after {noun(first)}",
-    )
-    return DrawnText(sayings[int(generator.integers(3))], (f"{first}|before|{second}",))
+    way = int(generator.integers(3))
+
+    def said(first: str, second: str, *unlike: DrawnText) -> DrawnText:
+        sayings = (
+            f"{noun(first)} then {noun(second)}",
+            f"{noun(first)} before {noun(second)}",
+            f"{noun(second)} after {noun(first)}",
+        )
+        return DrawnText(sayings[way], (f"{first}|before|{second}",), (), unlike)
+
+    return said(first, second, said(second, first))
 
 
 def vocabulary() -> frozenset[str]:

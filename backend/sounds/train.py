@@ -23,10 +23,9 @@ from backend.sounds.data import DataRecipe, clips, picture_of, sound_corpus
 from backend.sounds.judge import embed_clips, judge_sounds
 from backend.sounds.pictures import SIDE
 from backend.sounds.synthesis import SPECTROGRAM, Clip
-from backend.training import WEIGHTS, describe_machine, forget_checkpoint, one_thread, weights_key, write_weights
+from backend.training import WEIGHTS, forget_checkpoint, one_thread, write_weights
 
 __all__ = ["RECIPES", "Recipe", "job", "train"]
-LICENCE = "code, weights, sounds and pictures: as Prism"
 _SCALE = 20.0  # of cosines in the pictures' loss
 
 
@@ -41,7 +40,8 @@ class Recipe(shared.Recipe):
     stem: tuple[int, ...] = (16, 48)
     context_length: int = 24
     looking_steps: int = 450
-    reading_steps: int = 450
+    reading_steps: int = 900
+    roles: float = 1.0
     picture_layers: int = 2
     picture_steps: int = 300
     picture_batch: int = 64
@@ -103,44 +103,25 @@ def train(
     kept = module.state_dict().items()
     state = {key: tensor.half() for key, tensor in kept if not key.startswith("normalise")}
     module.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=False)
-    key = weights_key(name, seed)
-    card = {
-        "key": key,
-        "architecture": "prism:clip",
-        "task": "image_text",
-        "data": _ABOUT_DATA,
-        "method": _ABOUT_METHOD,
-        "limits": _LIMITS,
-        "network": network,
-        "recipe": asdict(recipe),
-        "material": asdict(material),
-        "seed": seed,
-        "command": f"python -m backend train {name} --seed {seed}",
-        "machine": describe_machine(device),
-        "training_s": round(run.elapsed_s, 1),
-        "parameters": sum(p.numel() for p in module.parameters()),
-        "losses": run.losses,
-        "judged": judge_sounds(pair_of_card(name, network, module), material),
-        "licence": LICENCE,
-    }
-    card = write_weights(folder, key, state, card)
+    judged = judge_sounds(pair_of_card(name, network, module), material)
+    card = shared.card_of(run, ABOUT, module, judged, network, material=asdict(material))
+    card = write_weights(folder, card["key"], state, card)
     forget_checkpoint(run.checkpoint)
     return card
 
 
-_ABOUT_DATA = (
-    "synthesised clips of four seconds with one or two of eight sounds, placed in time, one behind the other or at "
-    "once, over noise; drawn pictures of what makes them; captions name them, when they are heard, in which order, or "
-    "what is not heard"
-)
-_ABOUT_METHOD = (
-    "audio tower first, supervised by where in time and frequency each sound is, and by kind, time and order on the "
-    "pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss with several "
-    "positives; then the picture tower by the same loss against both"
-)
-_LIMITS = (
-    "It knows eight synthesised sounds: a recorded dog is no dog that it has heard. Which of two sounds comes first it "
-    "does not know: its answers are those of a coin."
+ABOUT = shared.About(
+    data="synthesised clips of four seconds with one or two of eight sounds, placed in time, one behind the other "
+    "or at once, over noise; drawn pictures of what makes them; captions name them, when they are heard, in "
+    "which order, or what is not heard",
+    method="audio tower first, supervised by where in time and frequency each sound is, and by kind, time and order "
+    "on the pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss "
+    "with several positives and with captions of the same words that say another thing (times and orders "
+    "turned round), while the text tower is also asked what a caption says of each sound; then the picture "
+    "tower by the same loss against both",
+    limits="It knows eight synthesised sounds: a recorded dog is no dog that it has heard. Which of two sounds comes "
+    "first it does not know: its answers are those of a coin.",
+    licence="code, weights, sounds and pictures: as Prism",
 )
 
 

@@ -48,7 +48,8 @@ from pages.shared.figures import WORD_COLOURS, Panel, TimeAndFrequency, curves_s
 
 NO_DEVICE = "Prism is no medical device. Its maps say what a model uses, not what a patient has."
 KNOWS = {  # what models that are not about radiographs know
-    "scenes-clip": "scenes-clip knows four drawn shapes in five colours, but not which of two is left or above.",
+    "scenes-clip": "scenes-clip knows four drawn shapes in five colours, and which of two is left or above in five "
+    "cases of six.",
     "sounds-clip": "sounds-clip has heard eight synthesised sounds, no recorded one, and not which came first.",
 }
 SIMULATED = "cxr-clip is trained on simulated radiographs and is no medical device."
