@@ -15,6 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is i
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 
 from backend import engines, wire
 from backend.endpoints import additive_decoding, additive_image, engine, image_text, jobs, path_attribution
@@ -75,7 +76,7 @@ def mount(app: FastAPI, path: str = "/api", blocks: gr.Blocks | None = None) -> 
         body, status = _refusal(body)
         return Response(body, status, headers)
 
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         app,
         blocks or build(),
         path=path,
@@ -84,6 +85,33 @@ def mount(app: FastAPI, path: str = "/api", blocks: gr.Blocks | None = None) -> 
         enable_monitoring=False,
         blocked_paths=["."],
     )
+    inner = next(route.app for route in app.routes if getattr(route, "path", None) == path)
+    inner.add_exception_handler(RequestValidationError, _refuse_body)
+    for kind in (TypeError, KeyError):
+        inner.add_exception_handler(kind, _refuse_names)
+    return app
+
+
+def _refuse_body(request: Request, error: Exception) -> Response:
+    """A body that is no call. FastAPI's own answer repeats what was sent, and fails where that is no JSON (NaN)."""
+    return _bad_request("the body is not what this address expects; /api/gradio_api/openapi.json describes it", "data")
+
+
+def _refuse_names(request: Request, error: Exception) -> Response:
+    """Arguments by name that an endpoint has not, or an endpoint that is not there: Gradio only raises.
+
+    Endpoints' own faults never come here; see `door.guarded`.
+    """
+    if "/call/" not in request.url.path:
+        raise error
+    known = isinstance(error, TypeError)
+    what = "an argument is missing or unknown" if known else "there is no such endpoint"
+    return _bad_request(f"{what}; /api/gradio_api/openapi.json describes them", "data" if known else "endpoint")
+
+
+def _bad_request(sentence: str, field: str) -> Response:
+    body = {"error": sentence, "title": wire.error_title(BadInput(sentence, field))}
+    return Response(json.dumps(body), 400, media_type="application/json")
 
 
 _COUNT = re.compile(r"receive enough input values \(needed: (\d+), got: (\d+)\)")

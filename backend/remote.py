@@ -67,6 +67,7 @@ class Connection:
         self._client: Client | None = None
         self._failed_at: float | None = None  # the last call found nobody there
         self._gave_up_at: float | None = None  # nor did any of its repetitions
+        self._is_turned_away = False  # by the server's entrance, at the last call
 
     # ------------------------------------------------------------- calls
     def call(self, endpoint: str, *arguments: Any, timeout_s: float = ANSWER_S, is_patient: bool = True) -> Any:
@@ -89,6 +90,7 @@ class Connection:
                 raise self.gone()
             try:
                 found = ask()
+                self._is_turned_away = False
                 self._failed_at = self._gave_up_at = None
                 return found
             except Lost:
@@ -208,6 +210,8 @@ class Connection:
         except httpx.HTTPStatusError as error:
             raise self._refusal_of(error.response.status_code) from None
         except (QueueError, TooManyRequestsError):
+            if self._is_turned_away:
+                raise self._not_let_in() from None
             raise Busy(f"the Prism server {self.name} has too much to do; try again in a moment") from None
         except (httpx.TransportError, concurrent.futures.CancelledError, ConnectionError, OSError):
             raise Lost from None
@@ -225,10 +229,15 @@ class Connection:
         )
 
     def _not_let_in(self) -> NotAvailable:
+        self._is_turned_away = True
+        if self._headers:
+            return NotAvailable(
+                f"the Prism server {self.name} does not take the token in PRISM_BACKEND_TOKEN; it is its PRISM_PASSWORD"
+            )
         return NotAvailable(f"the Prism server {self.name} asks for a token; name it in PRISM_BACKEND_TOKEN")
 
     def _refusal_of(self, status: int) -> Exception:
-        if status in (401, 403):
+        if status in (401, 403) or (status == 429 and self._is_turned_away):  # it slows down who tries in vain
             return self._not_let_in()
         if status == 413:
             return BadInput(f"this is more than the Prism server {self.name} takes at once")

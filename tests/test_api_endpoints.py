@@ -156,6 +156,23 @@ def test_too_few_arguments_over_plain_http_are_a_bad_request(app_url):
     assert response.status_code == 400 and response.json()["error"] == "1 arguments; expected 8"
 
 
+@pytest.mark.parametrize(
+    ("address", "content", "sentence"),
+    [
+        ("run/attribute", b'{"data": NaN}', "not what this address expects"),
+        ("run/attribute", b'{"data": 5}', "not what this address expects"),
+        ("call/v2/attribute", b'{"picture": "x"}', "missing or unknown"),
+        ("call/v2/attribute", b"{}", "missing or unknown"),
+        ("call/v2/nothing", b"{}", "no such endpoint"),
+    ],
+)
+def test_calls_that_gradio_would_fail_on_are_bad_requests(app_url, address, content, sentence):
+    """Found by the fuzz tests: each of them was a 500."""
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{app_url}/api/gradio_api/{address}", content=content, headers=headers, timeout=60)
+    assert response.status_code == 400 and sentence in response.json()["error"]
+
+
 def test_openapi_and_mcp_describe_every_endpoint(app_url):
     paths = httpx.get(f"{app_url}/api/gradio_api/openapi.json").json()["paths"]
     tools = {tool["name"]: tool for tool in httpx.get(f"{app_url}/api/gradio_api/mcp/schema").json()}

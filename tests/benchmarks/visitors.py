@@ -7,7 +7,7 @@ cost this side next to nothing, so that a benchmark measures the server.
 import base64
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import numpy as np
@@ -28,6 +28,7 @@ class PageVisitor:
     """One browser session: a websocket, on which pages are asked for as the front end asks."""
 
     socket: ClientConnection
+    faults: list[str] = field(default_factory=list)  # what pages said of faults of their own
 
     def open(self, page: str, query: str = "") -> int:
         """Go to a page and wait until its script has run to its end; returns the bytes that came."""
@@ -39,12 +40,20 @@ class PageVisitor:
             data = self.socket.recv(timeout=ANSWER_S)
             n_bytes += len(data)
             message = ForwardMsg.FromString(data)
+            self._look_for_faults(message)
             if message.WhichOneof("type") != "script_finished":
                 continue
             if message.script_finished == ForwardMsg.ScriptFinishedStatus.FINISHED_SUCCESSFULLY:
                 return n_bytes
             if message.script_finished == ForwardMsg.ScriptFinishedStatus.FINISHED_WITH_COMPILE_ERROR:
                 raise RuntimeError(f"the script of page {page!r} did not run")
+
+    def _look_for_faults(self, message: ForwardMsg) -> None:
+        element = message.delta.new_element
+        if element.WhichOneof("type") == "exception":
+            self.faults.append(f"{element.exception.type}: {element.exception.message}")
+        elif "went wrong on our side" in element.alert.body:
+            self.faults.append(element.alert.body)
 
 
 @contextlib.contextmanager
