@@ -15,8 +15,7 @@ from pages.shared.tables import draw_table
 PRESETS = {"table": "Maps judged", "roar": "ROAR+", "search": "Search for β, σ², ℓ"}
 PLAN = Plan(
     "table", "Judging maps of", 2, 40, None, ("m2ib", "chefer", "grad-cam", "saliency"),
-    about="Every method on held-out pairs of this model; 40 pairs take minutes. For a data set of your own give the "
-    "command --data PATH.",
+    about="Every method on held-out pairs of this model. For a data set of your own give the command --data PATH.",
 )  # fmt: skip
 
 
