@@ -115,7 +115,7 @@ def draw_table() -> None:
     st.caption(
         "A digest is shown once the weights were read. Hub models are fetched when first used and need a network then; "
         "embedded ones never do. Any classifier of timm can be chosen as timm:NAME, any pair of open_clip as "
-        "open_clip:NAME/CHECKPOINT."
+        "open_clip:NAME/CHECKPOINT, any CLAP as clap:OWNER/NAME."
     )
 
 
@@ -353,6 +353,12 @@ key = "my-clip"
 task = "image_text"
 architecture = "open_clip:ViT-B-32"
 weights = "my-clip"               # a weights file, or a folder in the hub's layout
+
+[[model]]
+key = "my-clap"
+task = "image_text"               # sounds and texts
+architecture = "clap:my-clap"
+weights = "my-clap"               # a folder in the hub's layout
 
 [[model]]
 key = "my-balls"

@@ -390,7 +390,10 @@ def test_a_model_that_hears_brings_sounds_their_axes_and_a_player(page):
     opened(page, model="sounds-clip")
     assert page.get("audio")
     asked = [request for request, answer in answers(page).items() if isinstance(answer, Result)]
-    assert asked and all(request.audio_id and request.image_id is None for request in asked)
+    assert asked and all(request.audio_id for request in asked)
+    (beside,) = (request for request in asked if request.image_id is not None)  # the picture of what makes the sound
+    assert beside.text is None and {"audio_map", "image_map"} <= answers(page)[beside].arrays.keys()
+    assert "The sound beside a picture" in texts(page)
     (explained,) = [answer for request, answer in answers(page).items() if request.kind == "report_maps"][:1]
     assert explained.arrays["audio_map"].shape[1:] == (HEARING.n_mels, HEARING.n_frames)
     assert "sounds-clip has heard" in " ".join(item.value for item in page.info)

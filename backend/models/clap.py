@@ -1,8 +1,8 @@
 """CLAP: sounds and texts in one space, in the hub's layout (`transformers`), behind the interface of every other pair.
 
 A CLAP has no image tower; its audio tower takes ten seconds at 48 kHz. ImageBind could be brought by the same two
-steps, a `Tower` for its trunk and a hearing; its code is published under CC BY-NC-SA as a repository and not as a
-library (the registry's package of that name is empty), so nothing here imports it.
+steps, a `Tower` for its trunk and a hearing; its code is a repository under a non-commercial licence and no library
+(the package index's `imagebind` holds no code), so nothing here imports it.
 """
 
 import functools

@@ -12,6 +12,7 @@ from backend.contracts import PairMapRequest, PairRandomisationRequest, Result
 from pages.pairs.board import Board
 from pages.pairs.evaluation import show_evaluation
 from pages.pairs.explained import Explained, axes_of, of_pair
+from pages.pairs.explained import shown as heard
 from pages.pairs.inputs import PICTURE_TYPES, SOUND_TYPES, take_file
 from pages.pairs.material import Picture, example_picture, examples, is_sound, upload_any
 from pages.pairs.numbers import bottleneck_curves
@@ -292,7 +293,8 @@ def _swap_image(board: Board) -> None:
     drawn = [panel for panel in panels if panel.values is not None]
     limits = colour_limits(drawn, dataclasses.replace(board.settings.display, scale="shared"))
     limit = max(limits.values()) if len(drawn) == 2 else None
-    shown = other.framed(pixels(board).shape[:2])
+    is_heard = other.is_sound and isinstance(answer, Result)
+    shown = heard(answer) if is_heard else other.framed(pixels(board).shape[:2])
     for column, panel, picture, alt in zip(
         st.columns(2), panels, (pixels(board), shown), (board.picture.alt, other.alt), strict=True
     ):

@@ -9,9 +9,10 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import PairMapRequest, Result
 from backend.image_text.examples import FOLDER
 from pages.pairs.board import Board
+from pages.pairs.explained import axes_of
 from pages.pairs.inputs import PICTURE_TYPES, take_file
 from pages.pairs.material import Picture, Sound, example_picture, examples, small, upload_picture
-from pages.pairs.views import axes_of, pixels
+from pages.pairs.views import pixels
 from pages.shared.answers import Answer, Refusal
 from pages.shared.controls import refused
 from pages.shared.figures import Panel, format_value

@@ -37,7 +37,7 @@ Taken = TypeVar("Taken")
 HEARD_S = 4.096  # at once, by the model that ships
 
 SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
-MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai")
+MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai", "clap:laion/clap-htsat-unfused")
 PICTURE_TYPES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "dcm", "dicom"]
 SOUND_TYPES = ["wav", "flac"]
 
@@ -114,8 +114,8 @@ def _choose_model(settings: Settings) -> str:
         key="pairs.model",
         accept_new_options=True,
         on_change=forget_refusals,  # the network may be back
-        help="Any model of open_clip can be typed in as open_clip:ARCHITECTURE/CHECKPOINT; a checkpoint of your own "
-        "is named in the file of your models.",
+        help="Any model of open_clip can be typed in as open_clip:ARCHITECTURE/CHECKPOINT, any CLAP (sounds and texts) "
+        "as clap:OWNER/NAME; a checkpoint of your own is named in the file of your models.",
     )
     if key in rows:
         st.caption(escape(rows[key].summary or rows[key].architecture))
@@ -166,14 +166,14 @@ def first_example(model: str = "cxr-clip") -> str:
 
 def _choose_picture(scene: Scene) -> Scene:
     """The gallery of examples and the uploader; a refused upload leaves the previous picture where it is."""
-    name = NAMES.get(scene.model, "Picture")
+    name = NAMES.get(scene.model, "Sound" if scene.picture.is_sound else "Picture")
     st.markdown(name, help="Examples made by Prism, each with its text; or your own below.")
     pressed = gallery(
         f"Example {name.lower()}s", thumbnails(scene.model), scene.picture.example, key="pairs.gallery"
     )  # fmt: skip
     _say_refusal("example")
     picture = _take_upload() or (example_picture(pressed) if pressed else scene.picture)
-    picture = _choose_start(picture)
+    picture = _choose_start(picture, scene.seen.values.get("sound", {}).get("duration_s", HEARD_S))
     if picture == scene.picture:
         return scene
     with st.spinner(f"Looking with {scene.model}", show_time=True):
@@ -184,21 +184,21 @@ def _choose_picture(scene: Scene) -> Scene:
     return scene
 
 
-def _choose_start(picture: Picture) -> Picture:
+def _choose_start(picture: Picture, heard_s: float) -> Picture:
     """Of a sound that is longer than the model hears at once: where it begins to hear."""
-    if not isinstance(picture, Sound) or picture.duration_s <= HEARD_S:
+    if not isinstance(picture, Sound) or picture.duration_s <= heard_s:
         return picture
     if recall("pairs.start_of") != picture.id:
         remember("pairs.start_of", picture.id)
         remember("pairs.start_s", picture.start_s)
-    last = max(0.1, picture.duration_s - HEARD_S)
+    last = max(0.1, picture.duration_s - heard_s)
     start = st.slider(
         "Hear from, s",
         0.0,
         last,
         step=0.1,
         key="pairs.start_s",
-        help=f"The model hears some {HEARD_S:.0f} s at once.",
+        help=f"The model hears some {heard_s:.0f} s at once.",
     )
     return dataclasses.replace(picture, start_s=float(start))
 

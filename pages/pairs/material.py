@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from backend import audio, images, reports
+from backend.catalog.image_text import CLAP
 from backend.errors import BadInput, NotAvailable
 from backend.image_text.examples import FOLDER, LISTS, ExampleRadiograph, shipped_examples
 from pages.shared.gallery import Thumbnail
 from pages.shared.map_grid import Box
-from pages.shared.session import service
+from pages.shared.session import brought, service
 
 _SHOWN_SIDE = 640  # of a picture on the page, in pixels
 _FIRST_BYTES = (b"RIFF", b"RIFX", b"fLaC")  # of sounds; WebP pictures begin with RIFF, too, and say so
@@ -135,11 +136,17 @@ def _without_identity(pixels: np.ndarray) -> bytes:
 
 
 def examples(model: str) -> tuple[ExampleRadiograph, ...]:
-    """The examples that ship for a model; for one of the person's own, those with pictures. None without lists."""
+    """The examples that ship for a model; for another, all with pictures, or all sounds. None without lists."""
     shipped = shipped_examples()
     if model in LISTS:
         return tuple(example for example in shipped if example.model == model)
-    return tuple(example for example in shipped if not is_sound(example))
+    return tuple(example for example in shipped if is_sound(example) == hears_only(model))
+
+
+def hears_only(model: str) -> bool:
+    """Is it a model of sounds and texts?"""
+    spec = brought("image_text").get(model)
+    return (model if spec is None else spec.architecture).startswith(CLAP)
 
 
 def is_sound(example: ExampleRadiograph) -> bool:

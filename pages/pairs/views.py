@@ -10,7 +10,7 @@ from backend.catalog import PAIR_METHODS
 from backend.contracts import Result
 from pages.pairs import takeaway
 from pages.pairs.board import ON_A_PAGE, Board
-from pages.pairs.explained import Explained, axes_of
+from pages.pairs.explained import Explained, axes_of, shown
 from pages.pairs.inputs import known_models, note_settings
 from pages.pairs.material import Sound
 from pages.pairs.numbers import (
@@ -89,7 +89,12 @@ def _show_large(board: Board, settings: Settings, waiting: str) -> Settings:
 
 
 def pixels(board: Board) -> np.ndarray:
-    """What the model sees of the picture, (H, W, C) in [0, 1], sharper than it sees it; cut out once."""
+    """What the model sees of the picture, (H, W, C) in [0, 1], sharper than it sees it; cut out once.
+
+    Of a sound it is what the model hears: models differ in their spectrograms and in how long they are.
+    """
+    if board.picture.is_sound:
+        return shown(board.seen)
     answer = board.best_known
     shape = tuple(answer.result.arrays["pixels"].shape[:2]) if answer is not None else _input_size(board.settings.model)
     key, kept = (tuple(board.picture.given.values()), shape), recall("pairs.pixels")
@@ -172,12 +177,12 @@ def _counted(answer: Explained) -> str:
 def _say_page(board: Board) -> None:
     """Which sentences are explained, if not all are."""
     lines, page = board.report.lines, board.on_page
-    shown = sum(line.is_shown for line in lines)
+    n_shown = sum(line.is_shown for line in lines)
     if len(page) < len(lines):
-        others = len(lines) - shown
+        others = len(lines) - n_shown
         st.caption(
             f"{len(page)} of {len(lines):,} sentences are explained: those that speak of what is seen"
-            + (f", {ON_A_PAGE} at a time" if shown > ON_A_PAGE else "")
+            + (f", {ON_A_PAGE} at a time" if n_shown > ON_A_PAGE else "")
             + ". Choose any other to explain it as well"
             + (f" ({others} tell why, how or who)." if others else ".")
         )
