@@ -150,6 +150,17 @@ def test_relevance_of_a_tower_is_that_of_its_attentions(kind, modality):
     torch.testing.assert_close(found.maps[0].flatten(), row.detach())
 
 
+@pytest.mark.parametrize("make", [image_problem, text_problem])
+def test_smoothing_spreads_relevance_over_an_image_only(make):
+    problem = make(tiny_pair("average"))
+    plain, smooth = attention.relevance(problem).maps, attention.relevance(problem, smooth=1.0).maps
+    if problem.is_text:
+        torch.testing.assert_close(smooth, plain)
+    else:
+        assert smooth.shape == plain.shape and 0 < smooth.std() < plain.std()
+        assert plain.min() <= smooth.min() and smooth.max() <= plain.max()
+
+
 @pytest.mark.parametrize("kind", ["vit", "average"])
 def test_attend_gives_the_tower_s_own_features(kind):
     pair = tiny_pair(kind)

@@ -239,6 +239,19 @@ CHEFER = MethodSpec(
     summary="Attention, weighted by its positive gradient, carried through all blocks to the token that is pooled.",
     equation=r"R \leftarrow R + \overline{(\nabla A \odot A)^+}\, R",
     limits="For towers with self-attention only; what the perceptrons do to a token is not followed.",
+    params=(
+        ParamSpec(
+            "smooth",
+            "Smoothing",
+            "\\varsigma",
+            "float",
+            0.0,
+            "Standard deviation, in cells, of a Gaussian over the finished map of an image; the authors have none.",
+            low=0.0,
+            high=10.0,
+            advanced=True,
+        ),
+    ),
     signed=False,
     origin="lowest",  # a token starts with the relevance of itself, which all of them share
     unit="relevance",

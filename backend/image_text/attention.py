@@ -1,16 +1,22 @@
 """Methods that read a tower's attention: Chefer et al.'s relevance, and rollout without gradients."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from backend.errors import NotAvailable
+from backend.image_text.bottleneck import smoothing
 from backend.image_text.problem import Explanation, Problem, places
 
 
-def relevance(problem: Problem) -> Explanation:
+def relevance(problem: Problem, smooth: float = 0.0) -> Explanation:
     """Relevance of every token for the pooled one, carried through the blocks by attention and its gradient.
 
     R = I; block by block R <- R + A R with A the mean over heads of (d cosine / d attention * attention)+.
+    Differs from the source where `smooth` is given: our bottleneck may smooth, so that its peer may too.
+
+    Args: smooth: standard deviation, in cells, of a Gaussian over the finished map; images only.
     Raises: NotAvailable: the tower has no attention between its tokens.
     Source: Chefer et al., Generic Attention-model Explainability, arXiv:2103.15679, Eq. 5-6, for one modality's
         self-attention.
@@ -21,7 +27,14 @@ def relevance(problem: Problem) -> Explanation:
         cosines = torch.nn.functional.cosine_similarity(features, problem.targets)
         gradients = torch.autograd.grad(cosines.sum(), attentions)
     carried = carry_relevance([a.detach() for a in attentions], list(gradients))
-    return _read(problem, carried)
+    found = _read(problem, carried)
+    return _smoothed(found, smooth) if smooth and not problem.is_text else found
+
+
+def _smoothed(found: Explanation, smooth: float) -> Explanation:
+    grid = tuple(found.maps.shape[1:])
+    maps = found.maps.flatten(1) @ smoothing(grid, 0, smooth).to(found.maps).T
+    return dataclasses.replace(found, maps=maps.unflatten(1, grid))
 
 
 def rollout(problem: Problem) -> Explanation:
