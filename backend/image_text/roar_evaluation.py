@@ -233,7 +233,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
             {"ours": name, "theirs": RANDOM, "metric": key, **table_difference(column, values[RANDOM][key])}
             for name, found in values.items()
             for key, column in found.items()
-            if name != RANDOM
+            if name != RANDOM and key in values.get(RANDOM, {})
         ],
         "not_applicable": [
             {"name": name, "method": name.partition(":")[0], "modality": modality, "reason": reason}
