@@ -310,6 +310,16 @@ def test_ray_listens_on_loopback_and_asks_for_the_token(service, cluster, home):
     assert len(open_to_all) <= 3
 
 
+@pytest.mark.slow  # Ray asks again for twenty seconds
+def test_who_has_another_token_is_told(service, cluster, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRISM_HOME", str(tmp_path))
+        connection = ClusterConnection(cluster.address, pauses_s=())
+        with pytest.raises(NotAvailable, match="asks for its token"):
+            connection.call("/status")
+        connection.close()
+
+
 def test_inputs_and_answers_are_not_in_rays_shared_memory_or_files(service, cluster):
     marker = b"prism-health-marker-" * 20_000  # longer than what Ray itself would send in a message
     data = PICTURE + marker  # what stands behind a picture's end is not looked at

@@ -116,12 +116,19 @@ class _Pipe:
         self._waiting: dict[int, queue.SimpleQueue] = {}
         self._calls = 0
         self.is_closed = False
+        self._is_refused = False  # the cluster has another token
         threading.Thread(target=self._read, name="prism-cluster", daemon=True).start()
 
     def await_ready(self) -> None:
-        """Raises: Lost: it ended, or the cluster is not found in time."""
+        """Raises: Lost: it ended, or the cluster is not found in time; NotAvailable: the cluster asks for its token."""
         if not self._ready.wait(START_S):
             self.end()
+        if self._is_refused:
+            raise NotAvailable(
+                "the cluster asks for its token: copy PRISM_HOME/cluster/token from where it was started, or name it in"
+                " RAY_AUTH_TOKEN_PATH",
+                "PRISM_CLUSTER",
+            )
         if self.is_closed:
             raise Lost
 
@@ -160,6 +167,9 @@ class _Pipe:
             line = json.loads(data)
             if line.get("is_ready"):
                 self._ready.set()
+                continue
+            if line.get("is_refused"):
+                self._is_refused = True
                 continue
             with self._lock:
                 answers = self._waiting.get(line["call"])

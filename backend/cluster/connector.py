@@ -317,8 +317,18 @@ def main(address: str) -> int:
         asyncio.run(_talk(host, port, out))
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         print(f"prism: {str(error).splitlines()[0]}", file=sys.stderr)
+        if _is_about_the_token(error):
+            out.write(json.dumps({"is_refused": True}).encode() + b"\n")
+            out.flush()
         return GONE
     return 0
+
+
+def _is_about_the_token(error: BaseException | None) -> bool:
+    """Whether this error, or what caused it, is that the cluster has another token."""
+    return error is not None and (
+        "uthenticat" in f"{type(error).__name__} {error}" or _is_about_the_token(error.__cause__ or error.__context__)
+    )
 
 
 if __name__ == "__main__":
