@@ -12,8 +12,6 @@ from backend.cluster import environment
 from backend.cluster.settings import APP, ClusterSettings
 from backend.errors import NotAvailable
 
-ATTEMPTS = 4  # Ray gives its own processes 30 s to start, which is too short on a machine with much to do
-
 
 def serve(settings: ClusterSettings, join: str = "", on_ready: Callable[[str], None] = print) -> None:
     """Deploy the replicas and stay until SIGTERM or Ctrl-C, which stop them (and Ray, if it was started here).
@@ -49,16 +47,14 @@ def start(settings: ClusterSettings, join: str = "", any_port: bool = False) -> 
 
     address = f"{host}:{port}"
     arguments = {"address": address} if join else _head(settings)
-    for attempt in range(ATTEMPTS):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                ray.init(namespace=APP, log_to_driver=False, logging_level=logging.WARNING, **arguments)
-            break
-        except Exception as error:  # Ray raises plain ones here
-            ray.shutdown()
-            if "timed out during startup" not in str(error) or attempt == ATTEMPTS - 1:
-                raise NotAvailable(f"Ray does not start at {address}: {str(error).splitlines()[0]}", "port") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            ray.init(namespace=APP, log_to_driver=False, logging_level=logging.WARNING, **arguments)
+    except Exception as error:  # Ray raises plain ones here; what it had started ends with this process
+        if "timed out during startup" in str(error):
+            raise NotAvailable("Ray was not up within its 30 s: this machine has too much to do; try again") from None
+        raise NotAvailable(f"Ray does not start at {address}: {str(error).splitlines()[0]}", "port") from None
     return address
 
 
