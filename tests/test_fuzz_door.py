@@ -137,13 +137,13 @@ queries = st.text(string.printable, max_size=60).map(lambda text: text.encode())
 methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "", "get", "G\0T"])
 
 
-@fuzz(500, path=paths, query=queries, method=methods, headers=headers_, password=st.sampled_from(["", "sesame"]))
+@fuzz(400, path=paths, query=queries, method=methods, headers=headers_, password=st.sampled_from(["", "sesame"]))
 def test_any_address_has_a_right_status(path, query, method, headers, password):
     check(*ask(path, query, method, headers, b"", password))
 
 
 @fuzz(
-    200,
+    150,
     body=st.binary(max_size=200)
     | st.text(max_size=80).map(lambda t: f"password=sesame&next={t}".encode("utf-8", "replace")),
 )
@@ -159,7 +159,7 @@ def test_any_form_opens_or_asks_again(body):
     assert status != 303 or (password == "sesame" and headers["location"] == address)
 
 
-@fuzz(150, value=st.text(max_size=60) | st.sampled_from(["1.x", "9" * 20 + ".0", "é.é", "٣.0", "99999999999.\ud800"]))
+@fuzz(100, value=st.text(max_size=60) | st.sampled_from(["1.x", "9" * 20 + ".0", "é.é", "٣.0", "99999999999.\ud800"]))
 def test_no_cookie_that_was_not_given_opens(value):
     cookie = f"{COOKIE}={value}".encode("utf-8", "surrogatepass")
     status, headers, body = ask("/models", b"", "GET", [(b"cookie", cookie)], b"", "sesame")
@@ -167,7 +167,7 @@ def test_no_cookie_that_was_not_given_opens(value):
     assert status != 200
 
 
-@fuzz(150, address=texts | st.text(max_size=30).map(lambda text: f"/{text}"))
+@fuzz(100, address=texts | st.text(max_size=30).map(lambda text: f"/{text}"))
 def test_no_address_of_a_form_leads_elsewhere(address):
     found = own_address(address)
     assert found.startswith("/") and not found.startswith(("//", "/\\")) and found.isprintable() and found.isascii()
@@ -217,14 +217,14 @@ CALLS = {**{name: arguments for name, (arguments, _) in CASES.items()}, **OTHERS
 calls = st.sampled_from(list(CALLS)).flatmap(lambda name: st.tuples(st.just(name), altered(CALLS[name], 2)))
 
 
-@fuzz(250, call=calls)
+@fuzz(150, call=calls)
 def test_any_arguments_of_any_endpoint(client, described, call):
     name, given = call
     arguments = [given.get(p["parameter_name"], p.get("parameter_default")) for p in described[name]]
     check_answer(client.post(f"/run/{name}", content=_json({"data": arguments}), headers=_AS_JSON))
 
 
-@fuzz(50, call=calls)
+@fuzz(40, call=calls)
 def test_named_arguments_as_openapi_describes_them(client, call):
     name, given = call
     response = client.post(f"/call/v2/{name}", content=_json(given), headers=_AS_JSON)
@@ -242,7 +242,7 @@ _bodies = json_values | st.fixed_dictionaries(
 
 
 @fuzz(
-    100,
+    80,
     name=st.sampled_from([*CALLS, "nothing", "../x"]),
     body=_bodies.map(lambda value: _json(value)) | st.binary(max_size=60),
 )
@@ -280,7 +280,7 @@ page_queries = st.dictionaries(
 )
 
 
-@fuzz(20, page=st.sampled_from([*PAGES, "nothing"]), query=page_queries)
+@fuzz(12, page=st.sampled_from([*PAGES, "nothing"]), query=page_queries)
 def test_any_query_of_a_page_is_drawn_without_a_fault(app_url, page, query):
     text = "&".join(f"{quote(k, errors='replace')}={quote(v, errors='replace')}" for k, v in query.items())[:4000]
     with page_visitor(app_url) as visitor:
@@ -297,7 +297,7 @@ def a_message() -> bytes:
     return message.SerializeToString()
 
 
-@fuzz(30, messages=st.lists(damaged(a_message()) | st.binary(max_size=40), min_size=1, max_size=3))
+@fuzz(20, messages=st.lists(damaged(a_message()) | st.binary(max_size=40), min_size=1, max_size=3))
 def test_any_message_ends_one_session_at_most(app_url, messages):
     with connect(f"ws{app_url[4:]}/_stcore/stream", subprotocols=["streamlit"], max_size=None) as socket:
         try:

@@ -306,7 +306,7 @@ def test_a_damaged_file_is_read_or_refused(kind, folder):
     read(whole, folder)  # the good one is read, else nothing is tried
     before = grown_mib()
 
-    @fuzz(100, data=damaged(whole, mend))
+    @fuzz(75, data=damaged(whole, mend))
     def try_it(data: bytes) -> None:
         answer(lambda: read(data, folder))
 
@@ -330,17 +330,17 @@ def test_a_dataset_of_the_right_layout_is_kept(folder):
 
 
 # ----------------------------------------------------------------- parsed files whose values are wrong
-@fuzz(150, card=altered(CARD))
+@fuzz(100, card=altered(CARD))
 def test_a_card_with_wrong_values_is_checked(card):
     answer(lambda: user_models.check_card(card, "additive_decoding", "prism:additive-decoder"))
 
 
-@fuzz(100, job=altered(JOB))
+@fuzz(60, job=altered(JOB))
 def test_a_job_file_with_wrong_values_is_passed_over(tmp_path_factory, job):
     folder = tmp_path_factory.mktemp("job")
     answer(lambda: read_job(json.dumps(job).encode(), folder))
 
 
-@fuzz(100, manifest=altered(RESULT.manifest()))
+@fuzz(60, manifest=altered(RESULT.manifest()))
 def test_a_manifest_with_wrong_values_is_refused(manifest):
     answer(lambda: wire.result_from_wire({"manifest": manifest, "npz": wire.encode_bytes(RESULT.to_npz())}))
