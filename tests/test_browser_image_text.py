@@ -175,7 +175,7 @@ def test_a_sound_of_ones_own_is_held_against_words_and_against_a_picture(visitor
 
     expect(visitor.get_by_text("The sound beside a picture")).to_be_visible()
     for title in ("What is heard", "What is seen"):
-        expect(visitor.locator(".map-grid.large .title", has_text=title)).to_be_visible()
+        expect(visitor.locator(f'canvas[aria-label^="{title} map"]')).to_be_visible()
     before = visitor.get_by_text("Cosine of sound and picture")
     expect(before).to_be_visible()
     first = before.inner_text()

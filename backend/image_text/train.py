@@ -66,7 +66,9 @@ class Recipe:
     reading_steps: int = 1500  # of the second stage
     reading_batch: int = 128
     reading_rate: float = 2e-3
-    roles: float = 0.0  # weight, in the second stage, of what texts say of each thing, asked of the text tower alone
+    # Weight, in the second stage, of what texts say of each thing, asked of the text tower alone. 0: not asked, and no
+    # texts that say another thing with the same words.
+    roles: float = 0.0
 
     def network(self, words: list[str]) -> dict[str, Any]:
         """What a card needs to say so that the model can be built again."""
@@ -376,7 +378,7 @@ class Run:
         if self._features is None:  # the tower is frozen: once for all steps
             self._features = torch.stack([self._pooled(False), self._pooled(True)])
         drawn = [self.corpus.draw_text(int(row), generator) for row in rows]
-        wrong = [(k, other) for k, text in enumerate(drawn) for other in text.unlike]
+        wrong = [(k, other) for k, text in enumerate(drawn) for other in text.unlike if recipe.roles]
         texts = [*drawn, *(other for _, other in wrong)]
         image = self._features[int(generator.integers(2)), torch.from_numpy(rows).to(self.device)]
         features = self._read([text.text for text in texts])

@@ -40,8 +40,7 @@ class Recipe(shared.Recipe):
     stem: tuple[int, ...] = (16, 48)
     context_length: int = 24
     looking_steps: int = 450
-    reading_steps: int = 900
-    roles: float = 1.0
+    reading_steps: int = 450
     picture_layers: int = 2
     picture_steps: int = 300
     picture_batch: int = 64
@@ -115,10 +114,8 @@ ABOUT = shared.About(
     "or at once, over noise; drawn pictures of what makes them; captions name them, when they are heard, in "
     "which order, or what is not heard",
     method="audio tower first, supervised by where in time and frequency each sound is, and by kind, time and order "
-    "on the pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss "
-    "with several positives and with captions of the same words that say another thing (times and orders "
-    "turned round), while the text tower is also asked what a caption says of each sound; then the picture "
-    "tower by the same loss against both",
+    "on the pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss with "
+    "several positives; then the picture tower by the same loss against both",
     limits="It knows eight synthesised sounds: a recorded dog is no dog that it has heard. Which of two sounds comes "
     "first it does not know: its answers are those of a coin.",
     licence="code, weights, sounds and pictures: as Prism",

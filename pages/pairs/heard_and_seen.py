@@ -123,12 +123,12 @@ def _show(board: Board, modality: str, title: str, shown, alt: str, answer: Resu
     is_sound = modality == "audio"
     if values is None:
         message = "" if answer is None else f"{spec.title} explains no {'sound' if is_sound else 'image'}"
-        panel = Panel(modality, title, None, spec.signed, spec.unit, "", message)
+        panel = Panel(f"beside-{modality}", title, None, spec.signed, spec.unit, "", message)
     else:
         upright = values[::-1] if is_sound else values  # highest frequency on top
         after = answer.quality.get(f"{modality}_fit_after")
         caption = "" if after is None else f"cosine kept {format_value(after)}"
-        panel = Panel(modality, title, upright, spec.signed, answer.unit, caption, origin=spec.origin)
+        panel = Panel(f"beside-{modality}", title, upright, spec.signed, answer.unit, caption, origin=spec.origin)
     arranged_maps(
         shown,
         [panel],
