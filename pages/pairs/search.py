@@ -26,6 +26,7 @@ PLAN = Plan(
 SAYS = {"image": "Images", "text": "Texts", "audio": "Sounds"}
 SETTINGS = {"layer": "Layer ℓ", "beta": "β", "sigma2": "σ²"}
 PLOT_OPTIONS = {"displayModeBar": False}
+FEW = 100  # pairs, below which the page warns of chance
 Tried = Sequence[dict[str, Any]]  # settings with a cell for each measure
 
 
@@ -41,6 +42,12 @@ def show(model: str) -> None:
             for modality, tried in by_modality.items():
                 _draw_multiples(f"{name}.{row}.{modality}", f"{said(row)}, {SAYS[modality]}", tried, measure)
         _draw_choices(table)
+        st.caption(
+            f"ROAR+ was tried on a fifth of the {table['n']} pairs, with {table['seeds']} seed(s): on so few "
+            "neighbouring settings differ by chance."
+            if table["n"] < FEW
+            else "ROAR+ was tried on a fifth of the pairs."
+        )
         _draw_all(name, table)
     _draw_paper()
 
