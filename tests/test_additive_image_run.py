@@ -30,6 +30,7 @@ from backend.contracts import (
 from backend.errors import BadInput, NotAvailable
 from backend.models.library import Library
 from backend.service import LocalService
+from backend.training import WEIGHTS
 
 SHIPPED = tuple(key for key in HEADS if key.split("-")[0] in ("squares", "colours"))  # others have a table of their own
 PATH = ImagePathRequest("squares", rows=(3, 7), frames=9)
@@ -155,6 +156,18 @@ def test_put_in_images_make_a_path_and_strangers_are_told(service, tmp_path):
     strange = service.put_image(images.encode_png(noise / 255)).id
     told = service.run(ImagePathRequest("squares", image_ids=(own[0], strange), frames=3))
     assert "image 2 is unlike the training images" in told.provenance.notes[0]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((WEIGHTS.parent / "evaluations").glob("additive_image-*.json")), ids=lambda path: path.stem
+)
+def test_evaluations_that_ship_are_of_the_weights_that_ship(path):
+    found = json.loads(path.read_text())
+    for key, digest in (
+        (found["model"], found["digest"]),
+        (found["autoencoder"], found["autoencoder_digest"]),
+    ):
+        assert digest == json.loads((WEIGHTS / f"{key}.json").read_text())["sha256"]
 
 
 def test_inverted_noise_says_what_the_code_of_colours_leaves_out(service):
