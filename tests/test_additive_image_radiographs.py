@@ -104,7 +104,7 @@ def test_what_ships_shows_a_growing_heart():
     gallery = service.run(ImageGalleryRequest("radiographs", n=4))
     assert gallery.arrays["images"].shape == (4, 64, 64, 3)
     assert "truth_age" in service.run(ShapeFunctionsRequest("radiographs", points=21)).arrays
-    data = make_dataset("radiographs", 400)
+    data = make_dataset("radiographs")  # the rows that the model was fitted to
     heart, none = data.attributes["heart"], data.attributes["effusion"] == 0
     small, large = (int(np.flatnonzero(none)[pick(heart[none])]) for pick in (np.argmin, np.argmax))
     path = service.run(ImagePathRequest("radiographs", rows=(small, large), frames=9))
