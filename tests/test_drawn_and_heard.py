@@ -65,6 +65,18 @@ def test_every_caption_is_true_of_its_scene(drawn):
     assert {"left of", "above", "left", "top", "two", ""} <= seen
 
 
+def test_captions_turned_round_have_the_same_words_and_are_false(drawn, heard):
+    random, seen = np.random.default_rng(1), set()
+    told = [(scene_captions.draw_caption(s.things, random), scene_captions.keys_of(s.things)) for s in drawn * 4]
+    told += [(sound_captions.draw_caption(c.sounds, random), sound_captions.keys_of(c.sounds)) for c in heard * 4]
+    for caption, keys in told:
+        for other in caption.unlike:
+            assert not set(other.required) <= set(keys) and other.text != caption.text
+            assert other.text.endswith(".") == caption.text.endswith(".")
+            seen.add(other.required[0].split("|")[1])
+    assert {"left of", "above", "left", "top", "before", "start"} <= seen
+
+
 def test_relations_are_told_the_right_way_round():
     scene = draw_scene(np.random.default_rng(2), ("red circle", "blue square"))
     red, blue = scene.things

@@ -154,7 +154,10 @@ def _related(things: Sequence[Thing], generator: np.random.Generator) -> DrawnTe
     def said(one: str, other: str, *unlike: DrawnText) -> DrawnText:
         return DrawnText(start + relation_caption(one, name, other, saying), (f"{one}|{name}|{other}",), (), unlike)
 
-    return said(a, b, said(b, a)) if a != b else said(a, b)
+    turned_holds = any(  # too: with names shared by several things, or a thing that stands there twice
+        names_of(c)[level] == b and names_of(d)[level] == a and relation(c, name, d) for c in things for d in things
+    )
+    return said(a, b) if turned_holds else said(a, b, said(b, a))
 
 
 def _one_of_all(things: Sequence[Thing], generator: np.random.Generator) -> DrawnText:
