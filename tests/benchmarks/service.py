@@ -16,6 +16,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -175,7 +176,7 @@ def measure_fairness() -> dict[str, Any]:
                 thread.start()
             workers = []
             for n in range(SESSIONS - 1):
-                asked = [question for question in questions_of(service, 40 + n, 900 + round_) if not question[0]][:3]
+                asked = [(False, request) for request in _equal_questions(service, 40 + n, 900 + round_)[:3]]
                 workers.append(lambda s=service, a=asked, n=n, w=modest: ask_in_order(s, a, f"modest{n}.page", w))
             together(workers)
             is_over.set()
@@ -197,11 +198,16 @@ def _be_greedy(service: LocalService, page: int, round_: int, is_over: threading
     number = 0
     while not is_over.is_set():
         number += 1
-        for is_cached, request in questions_of(service, page, 10_000 + 100 * round_ + number):
+        for request in _equal_questions(service, page, 10_000 + 100 * round_ + number):
             if is_over.is_set():
                 return
-            if not is_cached:
-                service.run(request, session=f"greedy.page{page}")
+            service.run(request, session=f"greedy.page{page}")
+
+
+def _equal_questions(service: LocalService, session: int, round_: int) -> list[Request]:
+    """A session's fresh questions, all of the same size: what has begun is not set aside, whoever waits."""
+    fresh = [request for is_cached, request in questions_of(service, session, round_) if not is_cached]
+    return [dataclasses.replace(request, method="ig", params=(("n_steps", 50),)) for request in fresh]
 
 
 # ----------------------------------------------------------------- the real process
