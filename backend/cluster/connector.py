@@ -13,9 +13,11 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, BinaryIO
@@ -261,12 +263,12 @@ def join_rows(lists: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 # ----------------------------------------------------------------- the process
-async def _watch(host: str, port: int) -> None:
-    """End this process when the cluster is gone: Ray would do so too, but only a minute later."""
+def _watch(host: str, port: int) -> None:
+    """End this process when the cluster is gone: Ray does so a minute later, and not while it is connecting."""
     missed = 0
     while missed < MISSES:
-        await asyncio.sleep(WATCH_S)
-        missed = 0 if await asyncio.to_thread(_is_there, host, port) else missed + 1
+        time.sleep(WATCH_S)
+        missed = 0 if _is_there(host, port) else missed + 1
     os._exit(GONE)
 
 
@@ -278,14 +280,14 @@ def _is_there(host: str, port: int) -> bool:
     return True
 
 
-def _read(stdin: BinaryIO, loop: asyncio.AbstractEventLoop, connector: Connector) -> None:
-    """Pass lines on to the loop; at the end of the pages this process ends too."""
+def _read(stdin: BinaryIO, lines: queue.SimpleQueue) -> None:
+    """Keep what the pages say; at their end this process ends too, whatever it waits for."""
     for line in stdin:
-        loop.call_soon_threadsafe(connector.hear, json.loads(line))
+        lines.put(line)
     os._exit(0)
 
 
-async def _talk(host: str, port: int, out: BinaryIO) -> None:
+async def _talk(lines: queue.SimpleQueue, out: BinaryIO) -> None:
     from ray import serve
 
     lock = threading.Lock()
@@ -297,9 +299,8 @@ async def _talk(host: str, port: int, out: BinaryIO) -> None:
 
     connector = Connector(serve.get_app_handle(APP), say)
     say({"is_ready": True})
-    loop = asyncio.get_running_loop()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, loop, connector), daemon=True).start()
-    await _watch(host, port)
+    while True:
+        connector.hear(json.loads(await asyncio.to_thread(lines.get)))
 
 
 def main(address: str) -> int:
@@ -308,13 +309,16 @@ def main(address: str) -> int:
         print(f"prism: nobody listens at {address}", file=sys.stderr)
         return GONE
     environment.prepare(environment.is_loopback(host))
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for work, given in ((_watch, (host, port)), (_read, (sys.stdin.buffer, lines))):
+        threading.Thread(target=work, args=given, daemon=True).start()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what Ray prints must not come between the messages
     import ray
 
     try:
         ray.init(address=address, namespace=APP, log_to_driver=False, logging_level=logging.ERROR)
-        asyncio.run(_talk(host, port, out))
+        asyncio.run(_talk(lines, out))
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         print(f"prism: {str(error).splitlines()[0]}", file=sys.stderr)
         if _is_about_the_token(error):
