@@ -81,7 +81,8 @@ class Library:
             return named_pair_spec(key)
         specs = self.specs()
         if key not in specs:
-            keys = ", ".join(k for k, spec in specs.items() if spec.task == task)
+            named = [k for k, spec in specs.items() if spec.task == task]
+            keys = ", ".join(k for k in named if k.rpartition("-seed")[0] not in named)  # nor its twins of other seeds
             by_name = {
                 "classification": ", or timm:NAME",
                 clip.TASK: f", or {clip.PREFIX}NAME or {clap.PREFIX}NAME",
