@@ -1,13 +1,17 @@
-"""Where Prism keeps what outlives it, and files that are whole or not there.
+"""Where Prism keeps what outlives it, files of settings, and files that are whole or not there.
 
-A reader, or a kill in the middle of writing, never meets half of one.
+Of these a reader, or a kill in the middle of writing, never meets half of one.
 """
 
 import contextlib
 import os
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from backend.errors import BadInput
 
 _DRAFT = ".part"
 
@@ -63,3 +67,17 @@ def _is_running(pid: int) -> bool:
     except OSError:  # somebody else's
         return True
     return True
+
+
+def read_toml(path: str, field: str, named: str = "") -> dict[str, Any]:
+    """A file of settings.
+
+    Args: field: what a refusal stands beside. named: who names the file, for a refusal.
+    Raises: BadInput: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError):
+        raise BadInput(f"cannot read {path}{named}", field) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not TOML: {error}", field) from None

@@ -6,13 +6,12 @@ environment variables `PRISM_<NAME>` (`PRISM_MAX_UPLOAD_BYTES=1000000`), which w
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from backend.errors import BadInput
+from backend.files import read_toml
 
 MIB = 1024 * 1024
 
@@ -77,23 +76,13 @@ class Limits:
         known = {field.name: type(field.default) for field in fields(cls)}
         values: dict[str, Any] = {}
         if environment.get("PRISM_LIMITS"):
-            values = {
-                name: _check(name, value, known) for name, value in _read_toml(environment["PRISM_LIMITS"]).items()
-            }
+            found = read_toml(environment["PRISM_LIMITS"], "PRISM_LIMITS", ", which PRISM_LIMITS names")
+            values = {name: _check(name, value, known) for name, value in found.items()}
         for name, kind in known.items():
             text = environment.get(f"PRISM_{name.upper()}")
             if text is not None:
                 values[name] = _check(name, _number(text, kind), known)
         return cls(**values)
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError):
-        raise BadInput(f"cannot read {path}, which PRISM_LIMITS names", "PRISM_LIMITS") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not TOML: {error}", "PRISM_LIMITS") from None
 
 
 def _number(text: str, kind: type) -> Any:

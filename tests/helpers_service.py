@@ -1,11 +1,13 @@
 """A service on a tiny network that counts what it is asked, for tests of everything around the models."""
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from backend.catalog import ModelSpec
+from backend.contracts import Result
 from backend.errors import BadInput
 from backend.limits import Limits
 from backend.models.classifier import Classifier, LoadedClassifier
@@ -74,3 +76,14 @@ class CountingLibrary:
 def service_with(library: CountingLibrary, limits: Limits | None = None) -> LocalService:
     limits = limits or Limits(chunk_pixels_cpu=12 * 12 * 8)
     return LocalService(Runtime("cpu", limits=limits), library, limits)
+
+
+def untimed(result: Result) -> Result:
+    return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
+
+
+def wait_until(condition, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -38,6 +38,7 @@ from backend.remote import RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import ROOT, free_port
+from tests.helpers_service import untimed, wait_until
 
 START_S = 240.0
 pytestmark = pytest.mark.timeout(600)  # the first test starts the cluster; on a machine with much to do that takes long
@@ -140,17 +141,6 @@ def here() -> Iterator[LocalService]:
     service.put_image(PICTURE)
     yield service
     torch.set_num_threads(before)
-
-
-def untimed(result: Result) -> Result:
-    return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
-
-
-def wait_until(condition, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 class Caller(threading.Thread):

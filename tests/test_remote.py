@@ -2,7 +2,6 @@
 
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from backend.remote import Connection, RemoteJobs, RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import await_app, free_port, start_app
+from tests.helpers_service import untimed, wait_until
 
 STROKES = np.zeros((28, 28, 1))
 STROKES[4:24, 12:16] = 1.0
@@ -103,17 +103,6 @@ def here() -> Iterator[LocalService]:
     service.put_image(PICTURE)
     yield service
     torch.set_num_threads(before)
-
-
-def untimed(result: Result) -> Result:
-    return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
-
-
-def wait_until(condition, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def flights(connection: Connection) -> int:

@@ -1,14 +1,13 @@
 """What can be set of a cluster, with defaults for one machine: `python -m backend serve --settings cluster.toml`."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from backend.cluster.environment import is_loopback
 from backend.errors import BadInput
+from backend.files import read_toml
 
 APP = "prism"  # the application's name within Ray Serve, and the namespace of its actors
 
@@ -60,7 +59,7 @@ class ClusterSettings:
 
         Raises: BadInput: the file cannot be read, a name is unknown, or a value does not fit.
         """
-        values = _read_toml(path) if path else {}
+        values = read_toml(path, "settings") if path else {}
         values |= {name: value for name, value in (given or {}).items() if value is not None}
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
@@ -70,12 +69,3 @@ class ClusterSettings:
 
 
 _EXPECTED = {str: "a string", int: "a whole number above zero", float: "a number, zero or more"}
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError):
-        raise BadInput(f"cannot read {path}", "settings") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not TOML: {error}", "settings") from None

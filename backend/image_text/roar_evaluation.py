@@ -151,6 +151,41 @@ def measure(
 
 
 # ----------------------------------------------------------------- the table
+class Clock:
+    """Seconds of a run, those before it was interrupted among them; the run keeps its state through this."""
+
+    def __init__(self, state: dict[str, Any] | None, save_state: Callable[[dict[str, Any]], None]) -> None:
+        self._began = time.perf_counter() - (state or {}).get("elapsed_s", 0.0)
+        self._save_state = save_state
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._began
+
+    def save(self, state: dict[str, Any]) -> None:
+        self._save_state({**state, "elapsed_s": self.elapsed_s})
+
+
+def head_of(
+    bench: Bench, runtime: Runtime, preset: str, n: int, seeds: int, methods: Sequence[str], clock: Clock
+) -> dict[str, Any]:
+    """What a stored run says of itself: of which model, by which command, where and for how long."""
+    names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
+    command = f"evaluate {FAMILY} --model {bench.pair.key} --preset {preset} --n {n} --seeds {seeds}{names}"
+    return {
+        "family": FAMILY,
+        "preset": preset,
+        "command": f"python -m backend {command} --json",
+        "model": bench.pair.key,
+        "digest": bench.pair.digest,
+        "n": n,
+        "seeds": seeds,
+        "machine": runtime.describe(),
+        "seconds": round(clock.elapsed_s, 1),
+        "versions": dict(versions()),
+    }
+
+
 def evaluate(
     bench: Bench,
     runtime: Runtime,
@@ -170,26 +205,11 @@ def evaluate(
     rows = [read_row(text) for text in (methods or METHODS)]
     n = len(bench.counting)
     trained, tried = split_pairs(n, 0)
-    began = time.perf_counter() - (state or {}).get("elapsed_s", 0.0)
-
-    def save(state: dict[str, Any]) -> None:
-        save_state({**state, "elapsed_s": time.perf_counter() - began})
-
-    measured = measure(bench, rows, seeds, runtime, settings, on_step, state, save)
-    names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
-    command = f"evaluate image_text --model {bench.pair.key} --preset roar --n {n} --seeds {seeds}{names}"
+    clock = Clock(state, save_state)
+    measured = measure(bench, rows, seeds, runtime, settings, on_step, state, clock.save)
     return {
-        "family": FAMILY,
-        "preset": "roar",
+        **head_of(bench, runtime, "roar", n, seeds, methods, clock),
         "about": f"ROAR+ on {n} {bench.origin}: {len(trained)} learnt from, {len(tried)} held out, {seeds} seeds",
-        "command": f"python -m backend {command} --json",
-        "model": bench.pair.key,
-        "digest": bench.pair.digest,
-        "n": n,
-        "seeds": seeds,
-        "machine": runtime.describe(),
-        "seconds": round(time.perf_counter() - began, 1),
-        "versions": dict(versions()),
         "definition": DEFINITION,
         "differs": [line.format(**dataclasses.asdict(settings)) for line in DIFFERS],
         "fine_tuning": dataclasses.asdict(settings),

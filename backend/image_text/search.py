@@ -7,7 +7,6 @@ measure would choose.
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +31,9 @@ from backend.image_text.evaluate import (
     text_maps,
 )
 from backend.image_text.roar import FineTuning, Pairs, degrade, loss_after, roar_plus, split_pairs
-from backend.image_text.roar_evaluation import MAX_SEEDS, SETTINGS, pairs_of
+from backend.image_text.roar_evaluation import MAX_SEEDS, SETTINGS, Clock, head_of, pairs_of
 from backend.models.towers import Tower
 from backend.runtime import Runtime
-from backend.versions import versions
 
 BETAS = SIGMA2S = (1.0, 0.1, 0.01)  # the paper's
 SWEPT = ("layer", "beta", "sigma2")
@@ -192,26 +190,11 @@ def evaluate(
         raise BadInput(f"seeds is {seeds}; expected 1..{MAX_SEEDS}", "seeds")
     rows, n = [read_row(text) for text in (methods or METHODS)], len(bench.choosing)
     split_pairs(n, 0)
-    began = time.perf_counter() - (state or {}).get("elapsed_s", 0.0)
-
-    def save(state: dict[str, Any]) -> None:
-        save_state({**state, "elapsed_s": time.perf_counter() - began})
-
-    measured = measure(bench, rows, seeds, runtime, fine_tuning, on_step, state, save)
-    names = (f" --methods {','.join(methods)}" if methods else "") + (" --data PATH" if bench.is_users else "")
-    command = f"evaluate image_text --model {bench.pair.key} --preset search --n {n} --seeds {seeds}{names}"
+    clock = Clock(state, save_state)
+    measured = measure(bench, rows, seeds, runtime, fine_tuning, on_step, state, clock.save)
     return {
-        "family": FAMILY,
-        "preset": "search",
+        **head_of(bench, runtime, "search", n, seeds, methods, clock),
         "about": f"beta, sigma2 and layer on {n} {bench.origin or 'pairs'} that no table is made of, {seeds} seeds",
-        "command": f"python -m backend {command} --json",
-        "model": bench.pair.key,
-        "digest": bench.pair.digest,
-        "n": n,
-        "seeds": seeds,
-        "machine": runtime.describe(),
-        "seconds": round(time.perf_counter() - began, 1),
-        "versions": dict(versions()),
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "measures": [dataclasses.asdict(measure) for measure in MEASURES],
         "tried": measured["tried"],
