@@ -131,6 +131,7 @@ _PASTE = """(letters) => {
 
 def test_a_picture_can_be_pasted(visitor, app_url):
     open_page(visitor, app_url)
+    expect(visitor.locator("span[data-listens]")).to_be_attached()
     visitor.evaluate(_PASTE, base64.b64encode(encode_png(photographs.coffee()[:96, :96] / 255)).decode())
     expect(visitor.get_by_text("pasted.png").first).to_be_visible()
     expect(visitor).to_have_url(re.compile("example=upload"))  # the rerun that takes the upload has begun

@@ -1,6 +1,6 @@
 // A picture pasted anywhere on the page goes into an uploader, as if it had been chosen there.
 
-export default function ({ data }) {
+export default function ({ data, parentElement }) {
   const onPaste = (event) => {
     const pasted = event.clipboardData;
     const picture = [...(pasted?.files ?? [])].find((file) => file.type.startsWith("image/"));
@@ -14,5 +14,6 @@ export default function ({ data }) {
     input.dispatchEvent(new Event("change", { bubbles: true }));
   };
   document.addEventListener("paste", onPaste);
+  parentElement.querySelector("span").dataset.listens = data.uploader;  // mounted after the page is at rest: tests ask
   return () => document.removeEventListener("paste", onPaste);
 }
