@@ -17,11 +17,11 @@ from pages.decoder.numbers import figures_table
 from pages.decoder.reading import show_reading
 from pages.decoder.settings import PLANAR, Case, Settings, cases_here, seeded, title_of
 from pages.decoder.training import own_case, show_training
-from pages.shared.controls import begin, refused
+from pages.shared.addresses import FIRST_TAB
+from pages.shared.controls import refused
 from pages.shared.tables import draw_table
+from pages.shared.tabs import draw_tabs
 from pages.shared.theme import use_theme
-
-TABS = ("How to read this", "Which assumption holds?", "Train your own", "When it breaks", "The table")
 
 family = FAMILIES["additive_decoding"]
 
@@ -72,20 +72,15 @@ def draw_decoders(settings: Settings, case: Case, progress) -> list[Drawn]:
 
 
 def show_more(case: Case, decoders: list[Drawn]) -> None:
-    """Looking closer, one tab at a time; only the open one asks for anything."""
-    begin("decoder.tab", TABS[0])
-    tabs = st.tabs(TABS, key="decoder.tab", on_change="rerun")
-    drawings = (
-        lambda: show_reading(decoders),
-        lambda: show_assumptions(decoders),
-        show_training,
-        show_failures,
-        lambda: show_evaluation(case),
-    )
-    for tab, drawing in zip(tabs, drawings, strict=True):
-        if tab.open:
-            with tab:
-                drawing()
+    """Looking closer: tabs below the grids."""
+    draws = {
+        FIRST_TAB: lambda: show_reading(decoders),
+        "Which assumption holds?": lambda: show_assumptions(decoders),
+        "Train your own": show_training,
+        "When it breaks": show_failures,
+        "The table": lambda: show_evaluation(case),
+    }
+    draw_tabs("decoder", draws)
 
 
 use_theme()

@@ -1,6 +1,7 @@
 """Additive image models: what each column of a table does, and, between two pictures, what the picture does."""
 
 import dataclasses
+import functools
 
 import streamlit as st
 
@@ -31,19 +32,12 @@ from pages.additive.settings import NOTES, OWN_DATA, Settings
 from pages.additive.shapes import draw_shapes, importance_table
 from pages.additive.stochastic import show_stochastic
 from pages.additive.training import own_models, show_own_data
-from pages.shared.controls import begin, refused
+from pages.shared.addresses import FIRST_TAB
+from pages.shared.controls import refused
 from pages.shared.session import recall
 from pages.shared.tables import draw_table
+from pages.shared.tabs import draw_tabs
 from pages.shared.theme import use_theme
-
-TABS = (
-    "How to read this",
-    "One record",
-    "What in the picture?",
-    "How good is the sum?",
-    "Four corners",
-    "Two codes",
-)
 
 family = FAMILIES["additive_image"]
 
@@ -86,31 +80,30 @@ def show_progress(place, title: str) -> OnStep:
 
 
 def show_more(settings: Settings, pictures: Result, ends: Ends) -> None:
-    """Looking closer, one tab at a time; only the open one asks for anything."""
-    begin("additive.tab", TABS[0])
-    tabs = st.tabs(TABS, key="additive.tab", on_change="rerun")
+    """Looking closer: tabs below the strip."""
     row = next((row for row in ends.rows if row >= 0), 0)
 
-    def drawing(tab: str, place) -> None:
-        if tab == "One record":
-            show_record(settings.model, ends.rows, explained_row(settings, ends))
-        elif tab == "What in the picture?":
-            show_attributes(settings, row, has_attributes(pictures), show_progress(place, "Following attributes"))
-        elif tab == "How good is the sum?":
-            show_additivity(settings, show_progress(place, "Fitting other models"))
-        elif tab == "Four corners":
-            show_corners(settings, pictures, show_progress(place, "Decoding the square"))
-        elif tab == "Two codes":
-            show_stochastic(path_request(settings, ends.image_ids), ends, show_progress(place, "Decoding both ends"))
-        else:
-            show_reading()
+    def attributes(place) -> None:
+        show_attributes(settings, row, has_attributes(pictures), show_progress(place, "Following attributes"))
 
-    for name, tab in zip(TABS, tabs, strict=True):
-        if tab.open:
-            with tab:
-                place = st.empty()
-                drawing(name, place)
-                place.empty()
+    def codes(place) -> None:
+        show_stochastic(path_request(settings, ends.image_ids), ends, show_progress(place, "Decoding both ends"))
+
+    draws = {
+        FIRST_TAB: lambda _: show_reading(),
+        "One record": lambda _: show_record(settings.model, ends.rows, explained_row(settings, ends)),
+        "What in the picture?": attributes,
+        "How good is the sum?": lambda place: show_additivity(settings, show_progress(place, "Fitting other models")),
+        "Four corners": lambda place: show_corners(settings, pictures, show_progress(place, "Decoding the square")),
+        "Two codes": codes,
+    }
+
+    def with_progress(draw) -> None:
+        place = st.empty()
+        draw(place)
+        place.empty()
+
+    draw_tabs("additive", {name: functools.partial(with_progress, draw) for name, draw in draws.items()})
 
 
 def explained_row(settings: Settings, ends: Ends) -> int:

@@ -52,6 +52,19 @@ def test_an_example_is_there_with_maps_numbers_and_the_rest(page):
     assert {request.kind for request in answers(page)} == {"prediction", "attribution", "faithfulness"}
 
 
+@pytest.mark.parametrize("tab", ["Sensitivity-N", "<b>no tab</b>"])
+def test_the_open_tab_stands_in_the_address(page, tab):
+    opened(page, tab=tab)
+    open_tab = page.session_state["path.tab"]
+    assert open_tab == (tab if tab == "Sensitivity-N" else "How to read this")
+    page.session_state["path.tab"] = "Path player"
+    page.run()
+    assert page.query_params["tab"] == "Path player"
+    page.session_state["path.tab"] = "How to read this"
+    page.run()
+    assert "tab" not in page.query_params
+
+
 def test_a_rerun_asks_nothing_again(page):
     opened(page)
     before = dict(answers(page))

@@ -26,6 +26,7 @@ from pages.additive.settings import (
     read_query,
 )
 from pages.additive.training import own_models
+from pages.shared.addresses import note_address
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.gallery import Thumbnail, gallery
 from pages.shared.scrubber import data_address
@@ -52,8 +53,7 @@ def note_settings(settings: Settings) -> None:
             remember("additive.refusals", Refusals())
     remember("additive.was_noted", True)
     remember("additive.settings", settings)
-    if st.query_params.to_dict() != settings.to_query():
-        st.query_params.from_dict(settings.to_query())
+    note_address("additive", settings.to_query())
 
 
 def say_refusal(*controls: str) -> None:

@@ -19,6 +19,7 @@ from pages.decoder.settings import (
     seeded,
     title_of,
 )
+from pages.shared.addresses import note_address
 from pages.shared.controls import begin, refused
 from pages.shared.session import recall, remember
 
@@ -43,8 +44,7 @@ def note_settings(settings: Settings) -> None:
             remember("decoder.refusals", Refusals())
     remember("decoder.was_noted", True)
     remember("decoder.settings", settings)
-    if st.query_params.to_dict() != settings.to_query():
-        st.query_params.from_dict(settings.to_query())
+    note_address("decoder", settings.to_query())
 
 
 def say_refusal(*controls: str) -> None:

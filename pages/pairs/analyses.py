@@ -1,6 +1,7 @@
 """Looking closer, on demand: how to read a map, the bottleneck's curves, sweeps, swaps, sanity check, evaluations."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from pages.pairs.material import Picture, example_picture, examples, is_sound, u
 from pages.pairs.numbers import bottleneck_curves
 from pages.pairs.views import pixels
 from pages.pairs.words import Group, Row, Span, spans_of, word_board
+from pages.shared.addresses import FIRST_TAB
 from pages.shared.answers import Answer, Refusal
 from pages.shared.controls import begin, refused
 from pages.shared.figures import (
@@ -32,22 +34,24 @@ from pages.shared.figures import (
 )
 from pages.shared.map_grid import Arrangement, arranged_maps
 from pages.shared.session import recall, remember
+from pages.shared.tabs import draw_tabs
 
-TABS = ("How to read this", "Fit and compression", "Sweeps", "Swap", "Sanity check", "Evaluation")
 PLOT_OPTIONS = {"displayModeBar": False}
 SWEEPS = {"beta": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "sigma2": (0.01, 0.1, 1.0), "layer": tuple(range(24))}
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
 def show_analyses(board: Board) -> None:
-    """One tab at a time; only the open one asks for anything."""
-    begin("pairs.tab", TABS[0])
-    tabs = st.tabs(TABS, key="pairs.tab", on_change="rerun")
-    draws = (_show_reading, _show_curves, _show_sweeps, _show_swap, _show_sanity, _show_evaluation)
-    for tab, draw in zip(tabs, draws, strict=True):
-        if tab.open:
-            with tab:
-                draw(board)
+    """Looking closer: tabs below the maps."""
+    draws = {
+        FIRST_TAB: _show_reading,
+        "Fit and compression": _show_curves,
+        "Sweeps": _show_sweeps,
+        "Swap": _show_swap,
+        "Sanity check": _show_sanity,
+        "Evaluation": _show_evaluation,
+    }
+    draw_tabs("pairs", {name: functools.partial(draw, board) for name, draw in draws.items()})
 
 
 # Measured on assets/examples/radiograph-02.png: a patch of the mean grey around it over each finding's box.

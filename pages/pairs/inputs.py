@@ -27,6 +27,7 @@ from pages.pairs.material import (
     upload_any,
 )
 from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_query
+from pages.shared.addresses import note_address
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.gallery import gallery
 from pages.shared.paste import paste_into
@@ -64,8 +65,7 @@ def note_settings(settings: Settings) -> None:
             remember("pairs.refusals", Refusals())
     remember("pairs.was_noted", True)
     remember("pairs.settings", settings)
-    if st.query_params.to_dict() != settings.to_query():
-        st.query_params.from_dict(settings.to_query())
+    note_address("pairs", settings.to_query())
 
 
 def _say_refusal(control: str) -> None:

@@ -1,5 +1,7 @@
 """Looking closer, on demand: how to read a map, the path player, sensitivity-N, the sanity check."""
 
+import functools
+
 import streamlit as st
 
 from backend.catalog import METHODS
@@ -8,26 +10,27 @@ from pages.path.board import Answer, Board
 from pages.path.evaluation import show_evaluation
 from pages.path.numbers import randomisation_curves, sensitivity_curves, stage_panels
 from pages.path.views import PLOT_OPTIONS, kept
-from pages.shared.controls import begin, refused
+from pages.shared.addresses import FIRST_TAB
+from pages.shared.controls import refused
 from pages.shared.figures import RANDOMISATION_AXES, SENSITIVITY_AXES, Display, plot_curves
 from pages.shared.map_grid import map_grid
 from pages.shared.path_player import path_player
 from pages.shared.session import recall, remember
+from pages.shared.tabs import draw_tabs
 
 PATH_METHODS = tuple(key for key, spec in METHODS.items() if spec.has_path)
-TABS = ("How to read this", "Path player", "Sensitivity-N", "Sanity check", "The table")
 
 
 def show_analyses(board: Board) -> None:
-    """One tab at a time; only the open one asks for anything."""
-    begin("path.tab", TABS[0])
-    tabs = st.tabs(TABS, key="path.tab", on_change="rerun")
-    for tab, draw in zip(
-        tabs, (_show_reading, _show_player, _show_sensitivity, _show_sanity, _show_table), strict=True
-    ):
-        if tab.open:
-            with tab:
-                draw(board)
+    """Looking closer: tabs below the maps."""
+    draws = {
+        FIRST_TAB: _show_reading,
+        "Path player": _show_player,
+        "Sensitivity-N": _show_sensitivity,
+        "Sanity check": _show_sanity,
+        "The table": _show_table,
+    }
+    draw_tabs("path", {name: functools.partial(draw, board) for name, draw in draws.items()})
 
 
 def _asked(board: Board, request: Request, doing: str) -> Result | None:

@@ -14,6 +14,7 @@ from backend.limits import LIMITS, MIB
 from pages.path.board import Answer, forget_refusals, look
 from pages.path.pictures import Picture, example_picture, thumbnail, upload_picture
 from pages.path.settings import UPLOAD, Refusals, Settings, changed_only, read_query
+from pages.shared.addresses import note_address
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.figures import format_value
 from pages.shared.gallery import Thumbnail, gallery
@@ -46,8 +47,7 @@ def note_settings(settings: Settings) -> None:
             remember("path.refusals", Refusals())
     remember("path.was_noted", True)
     remember("path.settings", settings)
-    if st.query_params.to_dict() != settings.to_query():
-        st.query_params.from_dict(settings.to_query())
+    note_address("path", settings.to_query())
 
 
 def _say_refusal(control: str) -> None:

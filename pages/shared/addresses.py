@@ -1,10 +1,27 @@
-"""What an address says, read back: the same checks and the same sentences on every page."""
+"""What stands in an address: written alike on every page, and read back with the same checks and sentences."""
 
 from collections.abc import Mapping
+
+import streamlit as st
 
 from backend.catalog import MethodSpec
 from backend.errors import BadInput
 from backend.limits import LIMITS
+from pages.shared.session import recall
+
+FIRST_TAB = "How to read this"  # of every page
+
+
+def note_address(page: str, query: Mapping[str, str]) -> None:
+    """Write what is set on a page to the address, and its open tab: a reload or a new server finds both again."""
+    tab = recall(tab_key(page), st.query_params.get("tab", FIRST_TAB))  # before the tabs are drawn: the address's
+    wanted = dict(query) if tab == FIRST_TAB else {**query, "tab": tab}
+    if st.query_params.to_dict() != wanted:
+        st.query_params.from_dict(wanted)
+
+
+def tab_key(page: str) -> str:
+    return f"{page}.tab"
 
 
 def read_whole(name: str, text: str, low: int, high: int) -> int:
