@@ -291,6 +291,17 @@ class _Flight(threading.Thread):
             return self.told, self.latest, self.is_done
 
 
+@dataclass(eq=False, slots=True)
+class _Asker:
+    """A session that waits for an answer."""
+
+    stopped: Cancelled | None = None  # why it waits no longer
+
+    def stop(self, why: Cancelled) -> None:
+        """The first reason stays."""
+        self.stopped = self.stopped or why
+
+
 class LocalService:
     """The engine in this process: one runtime, one library of models, one store of results."""
 
@@ -302,7 +313,7 @@ class LocalService:
         self.audio_store: Store[audio.DecodedAudio] = Store(limits.audio_store_bytes)
         self.result_store: Store[Result] = Store(limits.result_store_bytes)
         self._flights: dict[str, _Flight] = {}
-        self._sessions: dict[str, threading.Event] = {}  # those that wait for an answer
+        self._sessions: dict[str, _Asker] = {}  # those that wait for an answer
         self.estimates = Estimates()
         self.company = Company()
         self._lock = threading.Lock()
@@ -334,37 +345,38 @@ class LocalService:
         Raises: PrismError: bad input, cancelled, superseded by a newer request of `session`, out of memory, too many
             requests, out of time.
         """
-        superseded = self._begin(session)
+        asker = self._begin(session)
         try:
             flight = self._join_flight(request, _owner(session))
             try:
-                return self._wait(flight, on_step, superseded)
+                return self._wait(flight, on_step, asker)
             finally:
                 self._leave(flight)
         finally:
-            self._end(session, superseded)
+            self._end(session, asker)
 
     def cancel(self, session: str) -> None:
         """Stop what this session waits for."""
         with self._lock:
-            event = self._sessions.pop(session, None)
-        if event is not None:
-            event.set()
+            asker = self._sessions.get(session)
+        if asker is not None:
+            asker.stop(Cancelled())
 
-    def _begin(self, session: str | None) -> threading.Event:
-        current = threading.Event()
+    def _begin(self, session: str | None) -> _Asker:
+        current = _Asker()
         if session is not None:
             with self._lock:
-                others = sum(_owner(name) == _owner(session) for name in self._sessions if name != session)
+                waiting = [name for name, asker in self._sessions.items() if asker.stopped is None]
+                others = sum(_owner(name) == _owner(session) for name in waiting if name != session)
                 if others >= self.limits.max_session_requests:
                     raise Busy(f"{others} of your requests are under way already; wait for one of them")
                 previous = self._sessions.get(session)
                 self._sessions[session] = current
             if previous is not None:
-                previous.set()
+                previous.stop(Superseded())
         return current
 
-    def _end(self, session: str | None, current: threading.Event) -> None:
+    def _end(self, session: str | None, current: _Asker) -> None:
         with self._lock:
             if session is not None and self._sessions.get(session) is current:
                 del self._sessions[session]
@@ -431,12 +443,12 @@ class LocalService:
             if self._flights.get(key) is threading.current_thread():
                 del self._flights[key]
 
-    def _wait(self, flight: _Flight, on_step: OnStep, superseded: threading.Event) -> Result:
+    def _wait(self, flight: _Flight, on_step: OnStep, asker: _Asker) -> Result:
         seen = 0
         while True:
             seen, latest, is_done = flight.news_since(seen)
-            if superseded.is_set():
-                raise Superseded
+            if asker.stopped is not None:
+                raise asker.stopped
             if on_step is not None and not is_done:
                 on_step(latest)
             if is_done:

@@ -80,10 +80,3 @@ def service_with(library: CountingLibrary, limits: Limits | None = None) -> Loca
 
 def untimed(result: Result) -> Result:
     return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
-
-
-def wait_until(condition, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

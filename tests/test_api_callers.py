@@ -17,6 +17,7 @@ from backend.service import LocalService
 from tests.helpers import random_images
 from tests.helpers_service import CountingLibrary, service_with
 from tests.served import api_app, served
+from tests.waiting import wait_until
 
 ANN, BOB = "203.0.113.1", "203.0.113.2"
 PICTURE = wire.encode_bytes(encode_png(random_images(12, 12, 1).numpy()))
@@ -74,13 +75,6 @@ def attribute(url: str, address: str, seed: int = 0, **headers: str) -> httpx.Re
         headers=headers_of(address, **headers),
         timeout=60,
     )
-
-
-def wait_until(condition, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def owner(session: str) -> str:

@@ -13,8 +13,9 @@ from backend.images import encode_png
 from backend.jobs import ENDED, JobQueue
 from tests.conftest import await_app, free_port, start_app
 from tests.helpers import random_images
-from tests.test_kill import ARGS, TEXT, measured, on_disk, wait_until
+from tests.test_kill import ARGS, JOB_S, TEXT, measured, on_disk
 from tests.visiting import settle
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 SMALL = {**ARGS, "model": "digits-fc", "n": 2}
@@ -50,8 +51,8 @@ def test_a_page_finds_its_server_its_results_and_its_job_again(visitor, tmp_path
         visitor.get_by_role("tab", name="The table").click()  # a job of somebody else is found when the page is drawn
         watched = visitor.get_by_text(re.compile("Evaluating digits-gap"))
         expect(watched).to_be_visible(timeout=120_000)
-        wait_until(lambda: queue.status(done).state in ENDED, "the end of the small job")
-        wait_until(lambda: measured(queue.folder / running)["done"] >= 20, "the first checkpoint")
+        wait_until(lambda: queue.status(done).state in ENDED, "the end of the small job", JOB_S)
+        wait_until(lambda: measured(queue.folder / running)["done"] >= 20, "the first checkpoint", JOB_S)
     finally:
         process.kill()
         process.wait()
@@ -65,10 +66,9 @@ def test_a_page_finds_its_server_its_results_and_its_job_again(visitor, tmp_path
         await_app(process, home, port)
         finished = visitor.get_by_text(re.compile(f"digits-gap: mean ± standard deviation, {LARGE['n']} test images"))
         assert not half.exists()
-        wait_until(lambda: queue.status(running).state in ENDED, "the end of the job")
+        wait_until(lambda: queue.status(running).state in ENDED, "the end of the job", JOB_S)
         assert queue.status(running).state == "done"
-        open_table(visitor)  # nobody reloads; the tabs begin with the first again
-        expect(finished).to_be_visible(timeout=120_000)
+        expect(finished).to_be_visible(timeout=120_000)  # nobody reloads; the address says which tab is open
         visitor.goto(f"{url}/path-attribution?model=digits-fc")
         open_table(visitor)
         expect(visitor.get_by_text(re.compile("digits-fc: mean ± standard deviation, 2 test images"))).to_be_visible()

@@ -38,7 +38,8 @@ from backend.remote import RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import ROOT, free_port
-from tests.helpers_service import untimed, wait_until
+from tests.helpers_service import untimed
+from tests.waiting import wait_until
 
 START_S = 240.0
 pytestmark = pytest.mark.timeout(600)  # the first test starts the cluster; on a machine with much to do that takes long
@@ -262,7 +263,7 @@ def test_a_killed_batch_goes_on_where_it_stopped(service, cluster, home, tmp_pat
 
     process = subprocess.Popen(command, cwd=ROOT, env=settings(home), start_new_session=True)
     try:
-        wait_until(lambda: len(answered()) >= 3, 240)
+        wait_until(lambda: len(answered()) >= 3, timeout_s=240)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -352,7 +353,7 @@ def test_no_request_is_lost_when_a_replica_is_killed(service, here, cluster):
     assert any("a replica stopped" in message for caller in callers for message in caller.messages)
     for caller in callers[::4]:
         assert untimed(caller.result) == untimed(here.run(caller.request))
-    wait_until(lambda: len({process.pid for process in cluster.replicas()} - {victim.pid}) == 2, 60)
+    wait_until(lambda: len({process.pid for process in cluster.replicas()} - {victim.pid}) == 2, timeout_s=60)
 
 
 def test_a_cluster_that_is_gone_is_one_sentence(home):

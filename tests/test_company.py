@@ -1,7 +1,6 @@
 """Requests of several people computed as one: equal answers, everybody hears of it, nobody depends on the others."""
 
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from backend.path_attribution import run, samp
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.helpers import make_problem, random_images, tiny_cnn
+from tests.waiting import wait_until
 
 PICTURES = [encode_png(np.random.default_rng(seed).random((28, 28, 1))) for seed in range(5)]
 MAPS = [AttributionRequest(digest(data), "digits-gap", "samp", target=n) for n, data in enumerate(PICTURES)]
@@ -60,10 +60,7 @@ def ask_at_once(service: LocalService, requests: list, on_steps: dict | None = N
         for n, request in enumerate(requests):
             askers.append(Asker(service, request, f"person{n}.path", (on_steps or {}).get(n)))
             askers[-1].start()
-            deadline = time.monotonic() + 30
-            while service.runtime.lock.expected_wait()[0] <= n:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(lambda n=n: service.runtime.lock.expected_wait()[0] > n)
     for asker in askers:
         asker.join(timeout=60)
         assert not asker.is_alive()

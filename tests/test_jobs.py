@@ -12,6 +12,7 @@ import pytest
 from backend.contracts import Step
 from backend.errors import BadInput, Cancelled
 from backend.jobs import JobContext, JobQueue
+from tests.waiting import wait_until
 
 HERE = "tests.test_jobs"
 KINDS = {name: f"{HERE}:{name}" for name in ("count", "refuse", "break_down")}
@@ -114,10 +115,8 @@ def test_killed_process_leaves_a_job_that_the_next_one_finishes(tmp_path):
     root = Path(__file__).parent.parent
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
     queue = JobQueue(tmp_path, KINDS)
-    deadline = time.monotonic() + 60
-    while not (queue.list() and queue.list()[0].done >= 5):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    wait_until(lambda: process.poll() is not None or any(job.done >= 5 for job in queue.list()), timeout_s=60)
+    assert process.poll() is None
     job = queue.list()[0].id
     process.kill()
     process.wait()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from pathlib import Path
 
 import httpx
@@ -14,16 +13,11 @@ from backend.images import encode_png
 from backend.jobs import ENDED, JobQueue
 from tests.conftest import await_app, free_port, running_app, start_app
 from tests.test_dicom import NAME, make, ramp, to_bytes
+from tests.waiting import wait_until
 
+JOB_S = 150.0  # until a job is where a test wants it
 ARGS = {"family": "path_attribution", "model": "digits-gap", "n": 80, "methods": ["ig", "saliency"]}
 TEXT = "There is a nodule in the left upper lobe of Jane Doe."
-
-
-def wait_until(condition, what: str, timeout_s: float = 150.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
 
 
 def measured(folder: Path) -> dict:
@@ -53,7 +47,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path, health_inputs):
     try:
         job = send(await_app(process, home, port), health_inputs)
         folder = queue.folder / job
-        wait_until(lambda: measured(folder)["done"] >= 20, "the first checkpoint")
+        wait_until(lambda: measured(folder)["done"] >= 20, "the first checkpoint", JOB_S)
     finally:
         process.kill()
         process.wait()
@@ -64,7 +58,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path, health_inputs):
     assert on_disk(tmp_path, health_inputs) == []
 
     with running_app(home, **environment):
-        wait_until(lambda: queue.status(job).state in ENDED, "the end of the job")
+        wait_until(lambda: queue.status(job).state in ENDED, "the end of the job", JOB_S)
     assert queue.status(job).state == "done", queue.status(job)
     whole = measured(folder)
     assert whole["done"] == ARGS["n"]

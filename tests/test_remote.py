@@ -38,7 +38,8 @@ from backend.remote import Connection, RemoteJobs, RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import await_app, free_port, start_app
-from tests.helpers_service import untimed, wait_until
+from tests.helpers_service import untimed
+from tests.waiting import wait_until
 
 STROKES = np.zeros((28, 28, 1))
 STROKES[4:24, 12:16] = 1.0

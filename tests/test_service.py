@@ -14,6 +14,7 @@ from backend.images import encode_png
 from backend.limits import Limits
 from backend.service import LocalService
 from tests.helpers_service import CountingLibrary, service_with
+from tests.waiting import wait_until
 
 PICTURE = encode_png(np.random.default_rng(0).random((12, 12, 1)))
 
@@ -79,6 +80,28 @@ def test_newer_request_of_a_session_takes_the_olders_place(service, library):
     thread.join(timeout=10)
     assert isinstance(errors[0], Superseded)
     assert newer.request.seed == 1
+
+
+def test_who_is_cancelled_is_told_so_and_not_of_a_newer_request(service, library):
+    library.network.delay_s = 0.05
+    errors: list[PrismError] = []
+
+    def asks():
+        try:
+            service.run(ask(service, method="rise", params=(("samples", 20000),)), session="me")
+        except PrismError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=asks)
+    thread.start()
+    wait_until(lambda: library.network.calls > 0)
+    service.cancel("somebody else")
+    service.cancel("me")
+    thread.join(timeout=10)
+    assert [type(error) for error in errors] == [Cancelled]
+    assert errors[0].sentence == "Cancelled."
+    library.network.delay_s = 0.0
+    assert service.run(ask(service), session="me").arrays
 
 
 def test_cancel_stops_the_model(service, library):
@@ -215,10 +238,3 @@ def test_prediction_names_the_top_classes(service):
     image = service.put_image(PICTURE)
     top = service.run(PredictionRequest(image.id, "tiny")).values["top"]
     assert [row["logit"] for row in top] == sorted((row["logit"] for row in top), reverse=True)
-
-
-def wait_until(condition, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)

@@ -17,6 +17,7 @@ from backend.service import LocalService
 from backend.turns import BACKGROUND, GRACE_S, Turns
 from pages.shared.answers import Answers, Refusal
 from tests.helpers_service import CountingLibrary, service_with
+from tests.waiting import wait_until
 
 LIMITS = Limits(chunk_pixels_cpu=12 * 12 * 8)
 
@@ -335,10 +336,3 @@ def _until_cancelled(service: LocalService, request: AttributionRequest, session
     """Ask; that it is cancelled, or that its place is taken, is expected."""
     with contextlib.suppress(Cancelled):
         service.run(request, session=session)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
