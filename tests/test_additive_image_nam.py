@@ -189,7 +189,7 @@ def test_drawn_data_repeat_by_seed_and_add_up():
 def test_the_meter_reads_what_was_drawn():
     drawn = make_dataset("colours", 300)
     seen = measure_squares(drawn.images[:])
-    for name, within in (("side", 0.1), ("x", 0.1), ("y", 0.1), ("hue", 0.005)):
+    for name, within in (("side", 0.1), ("x", 0.1), ("y", 0.1), ("hue", 0.005), ("grey", 0.003)):
         assert np.abs(seen[name] - drawn.attributes[name]).max() < within, name
 
 

@@ -7,7 +7,7 @@ import torch
 from backend.additive_image import chest_poses, chests, recipes
 from backend.additive_image.data import HELD_OUT_SEED, make_dataset
 from backend.additive_image.measure import measure_path
-from backend.contracts import ImageGalleryRequest, ImagePathRequest, ShapeFunctionsRequest
+from backend.contracts import AttributeEffectsRequest, ImageGalleryRequest, ImagePathRequest, ShapeFunctionsRequest
 from backend.errors import NotAvailable
 from backend.service import LocalService
 from pages.additive import settings
@@ -99,6 +99,15 @@ def test_training_sees_poses_that_are_not_held_out():
 
 
 @pytest.mark.skipif(not settings.is_here("radiographs"), reason="no trained model here")
+def test_fluid_is_raised_only_where_there_is_some_to_take_away():
+    report = LocalService().run(AttributeEffectsRequest("radiographs"))
+    effects, truth = (
+        dict(zip(report.values["attributes"], report.arrays[key], strict=True)) for key in ("effect", "truth")
+    )
+    for name in ("heart", "effusion"):
+        assert effects[name] == pytest.approx(truth[name], rel=0.1), name
+
+
 def test_what_ships_shows_a_growing_heart():
     service = LocalService()
     gallery = service.run(ImageGalleryRequest("radiographs", n=4))

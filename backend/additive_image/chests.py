@@ -313,6 +313,7 @@ def make_radiographs(n: int | None = None, seed: int = 0, noise: bool = True) ->
         attributes=seen,
         image_effect=radiograph_effect,
         shown_attribute="heart",
+        least={"effusion": 0.0},
         noise_sd=NOISE_SD,
     )
 

@@ -66,6 +66,7 @@ class Dataset:
         attributes: what is seen in the images, (n,) each: for evaluation, never for training.
         image_effect: attributes by name -> true effect of such images, not centred; None: nobody knows it.
         shown_attribute: the attribute that a path between two images is measured by.
+        least: attributes by name -> what they cannot be less than: there is no fluid of -20 mm.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Dataset:
     noise_sd: float | None = None  # of a Gaussian response, where known
     image_effect: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     shown_attribute: str = ""
+    least: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.table)
@@ -222,8 +224,8 @@ def measure_squares(images: np.ndarray) -> dict[str, np.ndarray]:
     """Side, centre, hue and sharpness as seen in images, decoded ones too; nothing of their making is asked.
 
     Args: images: (n, H, W, 3) in [0, 1] or uint8.
-    Returns: "side", "x", "y" in pixels, "hue" (just below 1 counts as just below 0), "energy": mean squared step
-        between neighbouring pixels; each (n,).
+    Returns: "side", "x", "y" in pixels, "hue" (just below 1 counts as just below 0), "grey" of the ground, "energy":
+        mean squared step between neighbouring pixels; each (n,).
     """
     pixels = images / 255.0 if images.dtype == np.uint8 else images
     n, height, width, _ = pixels.shape
@@ -246,6 +248,7 @@ def measure_squares(images: np.ndarray) -> dict[str, np.ndarray]:
         "x": (share.sum(1) @ columns) / area,
         "y": (share.sum(2) @ rows) / area,
         "hue": np.where(hue > 0.9, hue - 1, hue),
+        "grey": ground[:, 0],
         "energy": gradient_energy(pixels),
     }
 

@@ -68,7 +68,11 @@ def probes_of(model: FittedModel) -> Probes:
 
 @dataclass(frozen=True, slots=True)
 class AttributeEffect:
-    """What raising an attribute by two standard deviations around each image does to the response, on average."""
+    """What raising an attribute by two standard deviations around each image does to the response, on average.
+
+    Images that cannot show a standard deviation less are left out: no code stands for less fluid than none. (With
+    them, fluid's effect on the radiographs' response was .61 of a true .41; without, .39 of .40.)
+    """
 
     attribute: str
     effect: float
@@ -87,8 +91,9 @@ def attribute_effects(model: FittedModel, generator: torch.Generator) -> list[At
     probes = probes_of(model)
     found = []
     for name in probes.names:
-        step = probes.direction(name)
-        change = _members_effect(model, model.codes + step) - _members_effect(model, model.codes - step)  # (M, n)
+        step, rows = probes.direction(name), _rows_that_can_move(model, name, probes.spread[name])
+        codes = model.codes[rows[rows < len(model.codes)]]
+        change = _members_effect(model, codes + step) - _members_effect(model, codes - step)  # (M, n)
         draws = _bootstrap(change, generator)
         low, high = np.quantile(draws, _COVERED)
         found.append(
@@ -97,12 +102,17 @@ def attribute_effects(model: FittedModel, generator: torch.Generator) -> list[At
                 float(change.mean()),
                 float(low),
                 float(high),
-                _true_change(model, name, probes.spread[name]),
+                _true_change(model, name, probes.spread[name], rows),
                 probes.r2[name],
                 2 * probes.spread[name],
             )
         )
     return found
+
+
+def _rows_that_can_move(model: FittedModel, name: str, spread: float) -> np.ndarray:
+    """Rows whose attribute stays possible when it is lowered by a standard deviation, by index."""
+    return np.flatnonzero(model.dataset.attributes[name] - spread >= model.dataset.least.get(name, -np.inf))
 
 
 def _members_effect(model: FittedModel, codes: Tensor) -> Tensor:
@@ -122,9 +132,9 @@ def _bootstrap(change: Tensor, generator: torch.Generator) -> np.ndarray:
     return (weights @ change.T).cpu().gather(1, which).mean(1).numpy()
 
 
-def _true_change(model: FittedModel, name: str, spread: float) -> float | None:
+def _true_change(model: FittedModel, name: str, spread: float, rows: np.ndarray) -> float | None:
     """The same change by the true effect, 0 for attributes that have none; None: nobody knows it."""
-    effect, seen = model.dataset.image_effect, model.dataset.attributes
+    effect, seen = model.dataset.image_effect, {key: values[rows] for key, values in model.dataset.attributes.items()}
     if effect is None:
         return None
     return float((effect({**seen, name: seen[name] + spread}) - effect({**seen, name: seen[name] - spread})).mean())

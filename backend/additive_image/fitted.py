@@ -132,14 +132,28 @@ def encode_rows(autoencoder: DiffusionAutoencoder, dataset: Dataset, rows: slice
     return torch.cat(parts)
 
 
+def has_whole_numbers(model: FittedModel, column: int) -> bool:
+    """Whether a numeric column counts something: all its values are whole numbers."""
+    seen = model.dataset.table[:, column]
+    return model.dataset.columns[column].kind == "numeric" and bool((seen == np.round(seen)).all())
+
+
 def shape_table(model: FittedModel, column: int, points: int) -> np.ndarray:
-    """A column's shape function, (k, 4): value, effect, low, high; categories stand for themselves."""
+    """A column's shape function, (k, 4): value, effect, low, high; categories stand for themselves.
+
+    Numeric columns: at `points` values over their range, of whole numbers at whole numbers only: there are no rows
+    between these, so nothing was learned there and nothing can be asked.
+    """
     own = model.dataset.columns[column]
     seen = model.dataset.table[:, column]
     if own.kind == "categorical":
         values = np.arange(len(own.categories), dtype=np.float32)
     else:
         values = np.linspace(seen.min(), seen.max(), points, dtype=np.float32)
+        if has_whole_numbers(model, column):
+            span = float(seen.max()) - float(seen.min())
+            whole = np.arange(seen.min(), seen.max() + 1) if span < points else np.round(values)
+            values = np.unique(whole).astype(np.float32)
     found = model.head.shape_function(column, torch.from_numpy(values).to(model.codes.device))
     return np.column_stack([values, *(part.cpu().numpy() for part in (found.value, found.low, found.high))])
 

@@ -58,7 +58,7 @@ class ShapeFunctionsRequest:
     kind: ClassVar[str] = "shape_functions"
     family: ClassVar[str] = "additive_image"
     model: str
-    points: int = 201  # along a numeric column
+    points: int = 201  # along a numeric column; at whole numbers only, if it holds nothing else
 
 
 @dataclass(frozen=True, slots=True)

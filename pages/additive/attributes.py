@@ -44,7 +44,8 @@ def show_attributes(settings: Settings, row: int, has_attributes: bool, on_step:
     names = report.values["attributes"]
     st.markdown(
         "Does something in the picture move the response that should not? Every picture is moved along each "
-        "attribute's direction, everything else held still, and the change of its effect is averaged."
+        "attribute's direction, everything else held still, and the change of its effect is averaged. Pictures that "
+        "show none of it, and so cannot show less, are left out of its row."
     )
     columns, rows = effects_table(report)
     draw_table("Report: what each attribute of the picture does", columns, rows, mark_best=False)

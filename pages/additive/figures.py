@@ -104,6 +104,6 @@ def _draw_shape(axes: Axes, shapes: Result, column: dict) -> None:
         axes.fill_between(value, low, high, color=_LINE, alpha=0.2, lw=0)
         if truth is not None:
             axes.plot(value, truth, color=_TRUTH, lw=1, ls="--")
-        axes.plot(value, effect, color=_LINE, lw=1.5)
+        axes.plot(value, effect, color=_LINE, lw=1.5, marker="." if column["is_whole"] and len(value) <= 40 else None)
     axes.axhline(0, color="#888888", lw=0.6, ls=":")
     _plain(axes, axis_title(column), "")

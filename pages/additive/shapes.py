@@ -64,7 +64,8 @@ def shape_panel(result: Result, column: Mapping[str, Any], at: float | None = No
         "counts": [int(count) for count in arrays[f"density_{name}"]],
         "importance": importance,
         "record": None if at is None else float(at),
-        "note": "" if truth is None else _against_truth(result, name),
+        "note": "" if truth is None else _against_truth(result, column),
+        "is_whole": column["is_whole"],
         "alt": _in_words(column, shape, result.unit),
     }
     if column["kind"] == "numeric":
@@ -91,12 +92,13 @@ def _in_words(column: Mapping[str, Any], shape: np.ndarray, unit: str) -> str:
     )
 
 
-def _against_truth(result: Result, name: str) -> str:
+def _against_truth(result: Result, column: Mapping[str, Any]) -> str:
     """How near the curve is to the truth; a share of a variance of nothing would say nothing."""
-    error, variance = distance_from_truth(result, name)
+    error, variance = distance_from_truth(result, column["name"])
+    where = ", at whole numbers" if column["is_whole"] else ""
     if variance < 1e-12:
-        return f"No true effect; the curve strays by {error**0.5:.3g} on average"
-    return f"R² against the truth {1 - error / variance:.4f}"
+        return f"No true effect; the curve strays by {error**0.5:.3g} on average{where}"
+    return f"R² against the truth {1 - error / variance:.4f}{where}"
 
 
 def distance_from_truth(result: Result, name: str) -> tuple[float, float]:

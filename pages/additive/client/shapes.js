@@ -2,6 +2,7 @@
 
 const MARGIN = { left: 40, right: 8, top: 8, bottom: 34 };
 const DENSITY_PX = 22;
+const DOTTED = 40; // whole numbers at most that are drawn as dots
 
 /** About n round numbers inside [low, high]. */
 function niceTicks(low, high, n) {
@@ -89,6 +90,9 @@ class Panel {
     const parts = [svg("polygon", { class: "band", points: `${line(data.x, data.high)} ${line([...data.x].reverse(), [...data.low].reverse())}` })];
     if (data.truth) parts.push(svg("polyline", { class: "truth", points: line(data.x, data.truth) }));
     parts.push(svg("polyline", { class: "line", points: line(data.x, data.y) }));
+    // Between whole numbers there are no rows: what was asked are the dots, the line only joins them.
+    if (data.is_whole && data.x.length <= DOTTED)
+      data.x.forEach((x, i) => parts.push(svg("circle", { class: "dot", cx: at(x), cy: Y(data.y[i]), r: 2.5 })));
     const most = Math.max(...data.counts, 1), share = inner / data.counts.length, floor = bottom + DENSITY_PX;
     data.counts.forEach((count, i) => {
       const tall = (count / most) * (DENSITY_PX - 3);
