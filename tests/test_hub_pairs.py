@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -119,9 +120,11 @@ def test_what_a_clap_cannot_is_one_sentence(service, folders, tmp_path, sound):
         load_clap("clap", tmp_path / "damaged")
 
 
-@pytest.mark.parametrize("key", ["clap:laion/clap-htsat-unfused", "open_clip:hf-hub:owner/biomedclip"])
+@pytest.mark.parametrize(
+    "key", ["clap:laion/clap-htsat-unfused", "open_clip:hf-hub:owner/biomedclip", "open_clip:ViT-B-32/openai"]
+)
 def test_without_the_hub_there_is_one_sentence(monkeypatch, tmp_path, key):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     def unreachable(*_args, **_kwargs):
         raise OSError("no network")
@@ -132,6 +135,7 @@ def test_without_the_hub_there_is_one_sentence(monkeypatch, tmp_path, key):
     monkeypatch.setattr("open_clip.factory._get_hf_config", unreachable)
     with pytest.raises(NotAvailable, match="needs weights from the hub, which does not answer"):
         Library().load(key)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 # ----------------------------------------------------------------- BiomedCLIP and SigLIP

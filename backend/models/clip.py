@@ -4,6 +4,7 @@ Every pair, whether it is trained here or one of open_clip's by name or checkpoi
 in [0, 1]; each model normalises them itself.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backend.errors import BadInput, NotAvailable
-from backend.models import weights
+from backend.models import hub, weights
 from backend.models.spectrograms import LogMel
 from backend.models.tokenizers import BytePairTokenizer, HubTokenizer, Tokenizer, WordTokenizer
 from backend.models.towers import AudioTower, ResNetTower, TextTower, TimmTower, Tower, VisionTower
@@ -338,14 +339,15 @@ def load_open_clip(
         pretrained = str(folder)
     elif not name.startswith("hf-hub:"):
         _check_name(architecture, tag)
+    asking = hub.cached_if_silent() if folder is None else contextlib.nullcontext()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), asking:
             module, _, _ = open_clip.create_model_and_transforms(
                 source, pretrained=pretrained, **_own_text_model(folder)
             )
-        tokenizer = open_clip.get_tokenizer(source)
+            tokenizer = open_clip.get_tokenizer(source)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        if folder is None and isinstance(error.__cause__, OSError):  # open_clip's own words for: the hub was not there
+        if folder is None and isinstance(error.__context__, OSError):  # open_clip's own words for: nothing came
             raise _not_had(name) from error
         raise BadInput(f"{name} cannot be read by open_clip: {_first_line(error)}", "model") from error
     except Exception as error:  # the hub's client, the HTTP library and the system all mean: it cannot be had now

@@ -118,6 +118,30 @@ def _is_repository(name: str) -> bool:
 
 
 @contextlib.contextmanager
+def cached_if_silent() -> Iterator[None]:
+    """While the hub does not answer its client looks into its cache only: it would retry for half a minute per file."""
+    import huggingface_hub
+
+    before = huggingface_hub.constants.HF_HUB_OFFLINE  # of the whole process, as is the lack of network
+    huggingface_hub.constants.HF_HUB_OFFLINE = before or not answers()
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def answers() -> bool:
+    """Whether the hub can be reached."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=_REACH_S)
+    except Exception:  # the client's, the HTTP library's and the system's errors all mean the same here
+        return False
+    return True
+
+
+@contextlib.contextmanager
 def _asking(repository: str, name: str) -> Iterator[None]:
     """Ask the hub a short question before something is downloaded. Raises: NotAvailable: it does not answer."""
     import huggingface_hub
