@@ -156,7 +156,7 @@ def test_a_small_run_of_sounds_makes_three_towers_and_what_is_held(tmp_path, mon
     assert pair.tower("audio").grid(0) == (6, 16) and pair.spectrogram == SPECTROGRAM
     monkeypatch.setattr(sound_bench, "_HELD", 4)
     monkeypatch.setattr(sound_bench, "_CHOSEN_ON", 2)
-    monkeypatch.setattr("backend.image_text.hold.choose_settings", lambda *_: ({}, {}))
+    monkeypatch.setattr("backend.image_text.hold.choose_settings", lambda *_: {"settings": {}})
     held = hold_material(pair, sound_bench.material(pair), tmp_path, Runtime("cpu"))
     assert held["weights_sha256"] == pair.digest
 

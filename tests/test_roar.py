@@ -1,5 +1,6 @@
 """ROAR+ and the search for settings: a toy whose truth is known, the tables, interruption, and what the page says."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from backend.endpoints.jobs import check_args
 from backend.errors import BadInput, Cancelled, ShapeError
-from backend.image_text import evaluate, roar, roar_evaluation, search
+from backend.image_text import choosing, evaluate, roar, roar_evaluation, search
 from backend.image_text.held import Held
 from backend.jobs import JobQueue, JobStatus
 from backend.runtime import Runtime
@@ -151,30 +152,51 @@ def test_a_method_that_refuses_a_tower_is_told(bench):
     assert "text_roar_plus" in table["rows"][0]["metrics"]
 
 
-def test_the_search_tries_every_combination_and_chooses_none(bench):
+def test_the_search_ends_with_a_few_on_all_pairs_and_chooses_of_them(bench):
     rows = (f"{FAST}:beta=0.1",)
     table = search.evaluate(bench, Runtime("cpu"), rows, 1, fine_tuning=QUICK)
     json.dumps(table, allow_nan=False)
     for modality in ("image", "text"):
         tried = table["tried"][rows[0]][modality]
-        assert [one["settings"] for one in tried] == [
-            {"layer": 1, "beta": 0.1, "sigma2": sigma2} for sigma2 in search.SIGMA2S
-        ]
-        best = max(tried, key=lambda one: one["roar_plus"]["mean"])["settings"]
-        assert table["would_choose"][rows[0]][modality]["roar_plus"] == best
-        assert all(one["score"]["n"] == 20 and one["drop"]["mean"] is not None for one in tried)
+        assert {one["settings"]["sigma2"] for one in tried} == set(choosing.PAPERS)
+        last = [one for one in tried if "roar_plus" in one]
+        assert last == tried[: len(last)] and all(one["score"]["n"] == len(bench.choosing) for one in last)
+        assert all(one["score"]["n"] < len(bench.choosing) for one in tried[len(last) :])
+        assert table["would_choose"][rows[0]][modality]["score"] == tried[0]["settings"]
+        assert tried[0]["score"]["mean"] == max(one["score"]["mean"] for one in last)
+
+
+def test_an_interrupted_search_goes_on_and_ends_the_same(bench):
+    few = dataclasses.replace(bench, choosing=bench.choosing[:6])
+    args, saved, begun = (few, search.rows_of([f"{FAST}:mode=paper"]), 0, Runtime("cpu")), {}, []
+    whole = search.measure(*args)
+
+    def stop(state):
+        saved.update(json.loads(json.dumps(state)))
+        if len(saved["memory"]) == 4:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        search.measure(*args, save_state=stop)
+    assert search.measure(*args, on_step=begun.append, state=saved)["tried"] == whole["tried"]
+    in_all = []
+    search.measure(*args, on_step=in_all.append)
+    assert len(begun) == len(in_all) - 4 * 3
 
 
 def test_the_grid_is_the_papers_and_late_layers_of_deep_towers():
-    tower, row = tiny_pair().image, evaluate.read_row("m2ib")
-    grid = search.grid_of(row, tower)
+    tower = tiny_pair().image
+    grid = choosing.grid_of("m2ib", {}, tower, False)
     assert {one["layer"] for one in grid} == {0, 1, 2} and len(grid) == 27
+    assert {one["beta"] for one in grid} == {one["sigma2"] for one in grid} == set(choosing.PAPERS)
+    more = choosing.grid_of("m2ib-contrast", {"layer": 1}, tower, True)
+    assert {one["beta"] for one in more if one["mode"] == "normalised"} == set(choosing.BETAS)
+    assert {one.get("smooth") for one in more if one["mode"] == "normalised"} == {0.0, 1.0}
     tower.names = tuple(f"block {k}" for k in range(12))
-    assert {one["layer"] for one in search.grid_of(row, tower)} == {7, 8, 9}
-    with pytest.raises(BadInput, match="no layer, beta and sigma2"):
-        search.grid_of(evaluate.read_row("chefer"), tower)
-    with pytest.raises(BadInput, match="layer 99"):
-        search.grid_of(evaluate.read_row("m2ib:layer=99"), tower)
+    assert {one["layer"] for one in choosing.grid_of("m2ib", {}, tower, False)} == {7, 8, 9}
+    assert choosing.grid_of("chefer", {}, tower, True) == [{}]
+    with pytest.raises(BadInput, match="no settings to search"):
+        search.rows_of(("chefer",))
 
 
 @pytest.mark.parametrize(

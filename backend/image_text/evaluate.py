@@ -9,7 +9,7 @@ import functools
 import importlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from backend.catalog import PAIR_METHODS, method
 from backend.contracts import Step
 from backend.errors import BadInput, Cancelled, PrismError
 from backend.image_text import metrics
+from backend.image_text.choosing import Trial, Values, grid_of, narrow
 from backend.image_text.data import DataRecipe, Radiographs
 from backend.image_text.data import load as load_radiographs
 from backend.image_text.held import Held, held_for
@@ -29,7 +30,6 @@ from backend.image_text.problem import Problem
 from backend.image_text.run import FAMILY, embed, enlarge, implementation
 from backend.limits import LIMITS
 from backend.models.clip import TASK, ImageTextPair
-from backend.models.towers import Tower
 from backend.path_attribution.metrics import Summary, summarise
 from backend.runtime import Chunks, Runtime
 from backend.versions import versions
@@ -148,45 +148,6 @@ def read_row(text: str) -> Row:
     return Row(text, key, tuple(given.items()))
 
 
-# ----------------------------------------------------------------- settings to choose from
-_BETA = 0.1  # the paper's
-_STRONGER = (0.4, 0.8, 1.6)  # compression that is tried with the best of the other settings, on images
-_FIRST_ROUND, _FINALISTS = 24, 2  # samples on which all settings are tried; the best of them are tried on all samples
-
-
-def grid_of(row: Row, tower: Tower, has_statistics: bool) -> list[dict[str, Any]]:
-    """Settings that are tried; a single empty one where there is nothing to choose."""
-    given = dict(row.given)
-    spec = method(row.method, FAMILY)
-    names = {param.name for param in spec.params}
-    first = tower.first_layer if spec.group == "bottleneck" else 0
-    layers = [given["layer"]] if "layer" in given else list(range(first, tower.n_layers))
-    if "mode" in names:
-        modes = [("paper", _BETA)]
-        modes += [("normalised", _BETA), ("normalised", 0.02)] if has_statistics else [("paper", 1.0)]
-        choices = [
-            {"layer": layer, "mode": mode, "beta": beta} for layer in layers[:-1] or layers for mode, beta in modes
-        ]
-        if "smooth" in names and tower.modality != "text":
-            choices += [{**choice, "smooth": 1.0} for choice in choices if choice["beta"] == _BETA]
-    elif "layer" in names:
-        choices = [{"layer": layer} for layer in layers]
-    else:
-        choices = [{}]
-    merged = [{**choice, **given} for choice in choices]
-    return list({json.dumps(one, sort_keys=True): one for one in merged}.values())
-
-
-def stronger_of(row: Row, settings: Mapping[str, Any], modality: str) -> list[dict[str, Any]]:
-    """The same settings with more compression, which leaves less beside what is sought; none where there is no choice.
-
-    Texts have few tokens, and lose their words by it.
-    """
-    if modality == "text" or "beta" in dict(row.given) or settings.get("mode") != "normalised":
-        return []
-    return [{**settings, "beta": beta} for beta in _STRONGER]
-
-
 # ----------------------------------------------------------------- one map
 def _problem(bench: Bench, sample: Sample, modality: str, targets: Tensor, runtime: Runtime, **fields: Any) -> Problem:
     pair = bench.pair
@@ -234,9 +195,6 @@ def _complete(row: Row, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------- judging
-Values = dict[str, float | None]
-
-
 def judge_image(bench: Bench, sample: Sample, map_: Tensor, number: int) -> Values:
     values: Values = {}
     if sample.box is not None:
@@ -282,49 +240,85 @@ def judge_text(bench: Bench, sample: Sample, maps: Tensor, problem: Problem) -> 
 
 # ----------------------------------------------------------------- choosing
 def choose(
-    bench: Bench, row: Row, modality: str, runtime: Runtime, tick: Callable[[str], None]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The settings that do best on the samples for choosing, and the table of all that were tried.
+    bench: Bench,
+    row: Row,
+    modality: str,
+    runtime: Runtime,
+    tick: Callable[[str], None],
+    memory: MutableMapping[str, list[Values]] | None = None,
+    on_trial: Callable[[], None] = lambda: None,
+) -> list[Trial]:
+    """What was tried on the samples for choosing, the best settings first (see `choosing.narrow`).
 
-    All are tried on the first samples, then more compression with the best of them; the best few on all samples.
-    Images: mean of box IoU over its attainable maximum and pointing. Texts: how much more often a key word is first
-    with the own image than with the stranger, plus how often it is first.
+    Images: by the mean of box IoU over its attainable maximum and pointing. Texts: by how much more often a key word is
+    first with the own image than with the stranger, plus how often it is first.
+
+    Args: memory: what an interrupted search has scored in the rounds before the last, and gets what this one scores.
+    Returns: trials with scores and maps of all pairs, then those that were dropped.
     Raises: NotAvailable, BadInput: the method refuses the model.
     """
-    tower = bench.pair.tower(modality)
-    grid = grid_of(row, tower, any(m == modality for m, _ in bench.held.statistics))
-    tried = [{"settings": settings, "scores": []} for settings in grid]
+    memory = {} if memory is None else memory
 
-    def try_on(numbers: range, some: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those settings, the best first."""
-        for one in some:
-            for number in numbers:
-                tick(f"choosing settings of {row.name}")
-                one["scores"].append(_score(bench, row, modality, one["settings"], number, runtime))
-        return sorted(some, key=lambda one: -np.mean(one["scores"]))
+    def try_on(settings: Mapping[str, Any], n: int, draws: int | None) -> Trial:
+        key = json.dumps([row.name, modality, settings, n, draws], sort_keys=True)
+        if key in memory:
+            return Trial(dict(settings), memory[key])
+        trial = Trial(dict(settings))
+        used = settings if draws is None or not _draws(row) else {**settings, "samples": draws}
+        for number in range(n):
+            tick(f"choosing settings of {row.name}, {modality}: {n} pairs")
+            map_, values = _try(bench, row, modality, used, number, runtime)
+            trial.maps.append(map_)
+            trial.values.append(values)
+        if n < len(bench.choosing):
+            memory[key], trial.maps = trial.values, []
+            on_trial()
+        return trial
 
-    n = len(bench.choosing)
-    first = min(n, _FIRST_ROUND) if len(grid) > 1 else 1
-    best = try_on(range(first), tried)
-    stronger = [{"settings": one, "scores": []} for one in stronger_of(row, best[0]["settings"], modality)]
-    tried += try_on(range(first), stronger)
-    finalists = sorted(tried, key=lambda one: -np.mean(one["scores"]))[:_FINALISTS]
-    if len(grid) > 1:
-        finalists = try_on(range(first, n), finalists)
-    return finalists[0]["settings"], [
-        {"settings": one["settings"], "n": len(one["scores"]), "score": round(float(np.mean(one["scores"])), 5)}
-        for one in tried
-    ]
+    grid = grid_of(row.method, dict(row.given), bench.pair.tower(modality), _has_statistics(bench, modality))
+    return narrow(grid, len(bench.choosing), try_on)
 
 
-def _score(bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], number: int, runtime: Runtime) -> float:
-    """How good a map settings give of a sample for choosing."""
+def _draws(row: Row) -> bool:
+    """Does the method draw noise, so many of which nobody has set?"""
+    return method(row.method, FAMILY).group == "bottleneck" and "samples" not in dict(row.given)
+
+
+def _has_statistics(bench: Bench, modality: str) -> bool:
+    return any(m == modality for m, _ in bench.held.statistics)
+
+
+def _try(
+    bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], number: int, runtime: Runtime
+) -> tuple[Tensor, Values]:
+    """The map that settings give of a sample for choosing, its score, and confidence drop and increase with it."""
     sample = bench.choosing[number]
-    if modality == "text":
-        judged = judge_text(bench, sample, *text_maps(bench, sample, row, settings, runtime))
+    if modality != "text":
+        map_ = image_map(bench, sample, row, settings, runtime)
+        judged = judge_image(bench, sample, map_, number)
+    elif sample.stranger is None:
+        return text_map(bench, sample, row, settings, runtime), {"score": None, "drop": None, "increase": None}
     else:
-        judged = judge_image(bench, sample, image_map(bench, sample, row, settings, runtime), number)
-    return score_of(modality, judged)
+        maps, problem = text_maps(bench, sample, row, settings, runtime)
+        map_, judged = maps[0], judge_text(bench, sample, maps, problem)
+    shown = "text" if modality == "text" else "image"
+    return map_, {
+        "score": score_of(modality, judged),
+        "drop": judged[f"{shown}_drop"],
+        "increase": judged[f"{shown}_increase"],
+    }
+
+
+def tried_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Settings with their cells, as a table keeps them."""
+    return [
+        {
+            "settings": trial.settings,
+            "rounds": [[n, digits(score)] for n, score in trial.rounds],
+            **{key: table_cell([v[key] for v in trial.values]) for key in ("score", "drop", "increase")},
+        }
+        for trial in trials
+    ]
 
 
 def score_of(modality: str, judged: Values) -> float:
@@ -339,7 +333,10 @@ def _held_or_chosen(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The settings that are held for the model, which were chosen on other pairs too; without them, see `choose`."""
     held = bench.held.settings_of(row.method, modality)
-    return (held, []) if held and not row.given else choose(bench, row, modality, runtime, tick)
+    if held and not row.given:
+        return held, []
+    trials = choose(bench, row, modality, runtime, tick)
+    return trials[0].settings, tried_table(trials)
 
 
 # ----------------------------------------------------------------- measuring
@@ -641,7 +638,10 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
 
         bench = user_bench(pair, held, Path(args["data"]), n)
     elif preset == "search":
-        bench = shipped_bench(pair, held, 2, n)
+        from backend.image_text import hold, search
+
+        search.rows_of(args.get("methods", ()))  # what cannot be searched is refused before anything is measured
+        bench = hold.choosing_bench(pair, n, context.on_step)
     else:
         bench = shipped_bench(pair, held, n)
     about = bench, service.runtime, args.get("methods", ())

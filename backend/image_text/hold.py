@@ -7,6 +7,7 @@ validation pictures, so that the test pictures stay unseen.
 import dataclasses
 import functools
 import importlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.catalog import PAIR_METHODS, method
 from backend.contracts import Step
-from backend.image_text import evaluate
+from backend.image_text import evaluate, search
 from backend.image_text.data import DataRecipe, Radiographs, load, make
 from backend.image_text.held import SUFFIX, Held
 from backend.image_text.problem import Statistics
@@ -31,6 +31,7 @@ MEASURED = 400  # pictures whose activations are averaged
 MEASURED_SENTENCES = 1200
 _TOGETHER = 50  # pictures in a batch
 CHOOSING = 200  # pairs that settings are chosen on
+SEARCHES = Path(__file__).resolve().parents[2] / "assets" / "evaluations"
 _NOTHING_HELD = Held(torch.zeros(0, 1), torch.zeros(0, 1))
 _FLOOR = 0.05  # of the spread over all places: a place that hardly varies does not count without bound
 
@@ -59,37 +60,37 @@ def job(args: dict[str, Any], context: Any) -> dict[str, Any]:
     pair = service.runtime.model(
         spec.key, functools.partial(service.library.load, key, service.runtime.device, service.runtime.dtype)
     )
-    folder = service.library.weights_folder
-    if key in evaluate.BENCHES:
-        material = importlib.import_module(evaluate.BENCHES[key]).material(pair)
-        return hold_material(pair, material, folder, service.runtime, context.on_step)
+    material = material_of(pair, context.on_step)
+    return hold_material(pair, material, service.library.weights_folder, service.runtime, context.on_step)
+
+
+def choosing_bench(pair: ImageTextPair, n: int, on_step: Callable[[Step], None] | None = None) -> evaluate.Bench:
+    """What a search is made on: the first n pairs that the shipped settings are chosen on, statistics measured anew."""
+    material = material_of(pair, on_step)
+    held, _ = measure_held(pair, material)
+    bench = material.bench
+    return dataclasses.replace(bench, held=held, choosing=bench.choosing[:n], origin=material.about)
+
+
+def material_of(pair: ImageTextPair, on_step: Callable[[Step], None] | None = None) -> Material:
+    """Pictures of the pair's own kind, of the validation split; simulated radiographs for pairs of no kind of ours."""
+    if pair.key in evaluate.BENCHES:
+        return importlib.import_module(evaluate.BENCHES[pair.key]).material(pair)
     recipe = DataRecipe()
-    pictures = load("validation", recipe, make(recipe, ("validation",), on_step=context.on_step))
-    return hold(pair, pictures, folder, service.runtime, context.on_step)
+    return radiograph_material(pair, load("validation", recipe, make(recipe, ("validation",), on_step=on_step)))
 
 
-def hold(
-    pair: ImageTextPair,
-    pictures: Radiographs,
-    folder: Path,
-    runtime: Runtime,
-    on_step: Callable[[Step], None] | None = None,
-) -> dict[str, Any]:
-    """`hold_material` of radiographs.
-
-    Args: pictures: of the validation split. The first poses give statistics and strangers, the last ones the pairs
-        that settings are chosen on.
-    """
+def radiograph_material(pair: ImageTextPair, pictures: Radiographs) -> Material:
+    """The first poses give statistics and strangers, the last ones the pairs that settings are chosen on."""
     half = len(pictures) // 2
     early, late = part(pictures, slice(0, half)), part(pictures, slice(half, None))
     samples = tuple(evaluate.radiograph_samples(late, CHOOSING, pair))
-    material = Material(
+    return Material(
         [evaluate.pixels_of(early, i, pair) for i in range(half)],
         [text for record in early.records for text, _ in record.report],
         evaluate.Bench(pair, _NOTHING_HELD, samples, ()),
         "simulated radiographs of the validation split",
     )
-    return hold_material(pair, material, folder, runtime, on_step)
 
 
 def hold_material(
@@ -100,26 +101,30 @@ def hold_material(
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
     """Measure, choose, and write `KEY-maps.safetensors` with its card. Returns: the card."""
+    held, tensors = measure_held(pair, material)
+    chosen = choose_settings(dataclasses.replace(material.bench, held=held), runtime, on_step)
+    card = {
+        "key": pair.key + SUFFIX,
+        "weights_sha256": pair.digest,
+        "strangers": f"{min(STRANGERS, len(material.seen))} {material.about} and sentences about them",
+        "statistics": f"{min(MEASURED, len(material.seen))} {material.about}",
+        **chosen,
+        "chosen_on": f"{len(material.bench.choosing)} findings on others of the {material.about}",
+        "command": f"python -m backend train {pair.key}{SUFFIX}",
+        "machine": runtime.describe(),
+    }
+    return write_weights(folder, pair.key + SUFFIX, tensors, card)
+
+
+def measure_held(pair: ImageTextPair, material: Material) -> tuple[Held, dict[str, Tensor]]:
+    """Statistics and strangers, and both as the tensors of a file."""
     statistics = measure_statistics(pair, material)
     tensors = {
         **{f"{modality}.{layer}.mean": s.mean for (modality, layer), s in statistics.items()},
         **{f"{modality}.{layer}.std": s.std for (modality, layer), s in statistics.items()},
         **strangers(pair, material),
     }
-    held = Held(tensors["images"], tensors["texts"], statistics, sounds=tensors.get("sounds"))
-    settings, tried = choose_settings(dataclasses.replace(material.bench, held=held), runtime, on_step)
-    card = {
-        "key": pair.key + SUFFIX,
-        "weights_sha256": pair.digest,
-        "strangers": f"{min(STRANGERS, len(material.seen))} {material.about} and sentences about them",
-        "statistics": f"{min(MEASURED, len(material.seen))} {material.about}",
-        "settings": settings,
-        "tried": tried,
-        "chosen_on": f"{len(material.bench.choosing)} findings on others of the {material.about}",
-        "command": f"python -m backend train {pair.key}{SUFFIX}",
-        "machine": runtime.describe(),
-    }
-    return write_weights(folder, pair.key + SUFFIX, tensors, card)
+    return Held(tensors["images"], tensors["texts"], statistics, sounds=tensors.get("sounds")), tensors
 
 
 def part(pictures: Radiographs, rows: slice) -> Radiographs:
@@ -181,13 +186,19 @@ def choose_settings(
     bench: evaluate.Bench,
     runtime: Runtime,
     on_step: Callable[[Step], None] | None = None,
-    methods: Iterable[str] = PAIR_METHODS,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of every method that has any to choose, for what is seen and texts apart; and all that were tried."""
-    rows = [evaluate.Row(key, key) for key in methods if _has_layers(key)]
-    measured = evaluate.measure(bench, rows, runtime, on_step)
-    return measured["chosen"], measured["tried"]
+    methods: Iterable[str] = search.METHODS,
+) -> dict[str, Any]:
+    """Settings of every method that has any to choose, for what is seen and texts apart.
 
-
-def _has_layers(key: str) -> bool:
-    return any(param.name == "layer" for param in method(key, evaluate.FAMILY).params)
+    Returns: {"settings", "searched": which table they are the first of, or "tried": all that were tried now}.
+    """
+    path = SEARCHES / f"image_text-{bench.pair.key}-search.json"
+    table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if table.get("digest") == bench.pair.digest and set(methods) <= set(table["would_choose"]):
+        return {"settings": search.chosen_of(table), "searched": f"assets/evaluations/{path.name}"}
+    measured = search.measure(bench, search.rows_of(methods), 0, runtime, on_step=on_step)
+    chosen = {
+        name: {modality: tried[0]["settings"] for modality, tried in by_modality.items()}
+        for name, by_modality in measured["tried"].items()
+    }
+    return {"settings": chosen, "tried": measured["tried"]}

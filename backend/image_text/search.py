@@ -1,122 +1,35 @@
 """The search of the paper's appendix: which beta, sigma squared and layer suit a model's bottleneck.
 
-Every combination is measured on pairs that no table is made of: by ROAR+, as in the paper, and by what settings are
-chosen by here, where a map lies or which words it puts first. Nothing is changed by it: the table says what each
-measure would choose.
+What is tried, and on how many pairs, says `choosing`. Settings are chosen by where a map lies or which words it puts
+first; beside that stands ROAR+, which the paper chose by, for those that were tried on all pairs. A model that ships
+has its defaults from here: `train KEY-maps` takes the first of each table.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from backend.catalog import method
+from backend.catalog import PAIR_METHODS
 from backend.contracts import Step
 from backend.errors import BadInput, Cancelled, PrismError
-from backend.image_text.evaluate import (
-    FAMILY,
-    Bench,
-    Metric,
-    Row,
-    Values,
-    image_map,
-    judge_image,
-    judge_text,
-    read_row,
-    score_of,
-    table_cell,
-    text_map,
-    text_maps,
-)
+from backend.image_text.choosing import BETAS, PAPERS, ROUNDS, SMOOTH, Trial
+from backend.image_text.evaluate import Bench, Metric, Row, choose, read_row, table_cell, tried_table
 from backend.image_text.roar import FineTuning, Pairs, degrade, loss_after, roar_plus, split_pairs
 from backend.image_text.roar_evaluation import MAX_SEEDS, SETTINGS, Clock, head_of, pairs_of
-from backend.models.towers import Tower
 from backend.runtime import Runtime
 
-BETAS = SIGMA2S = (1.0, 0.1, 0.01)  # the paper's
-SWEPT = ("layer", "beta", "sigma2")
-_ALL_LAYERS_UP_TO = 6  # blocks; of deeper towers three late ones are tried, as in the paper: 7, 8, 9 of 12
-METHODS = ("m2ib",)
-_MEASURES = ("score", "roar_plus")  # by which settings can be chosen; higher is better
-Tick = Callable[..., None]
-
-
-def grid_of(row: Row, tower: Tower) -> list[dict[str, Any]]:
-    """Layer, beta and sigma squared of every combination, layer by layer; what the row sets is not searched.
-
-    Raises: BadInput: the method has no such settings, or the layer is none of the tower's.
-    """
-    known = {param.name for param in method(row.method, FAMILY).params}
-    if not set(SWEPT) <= known:
-        raise BadInput(f"{row.method} has no layer, beta and sigma2 to search; choose m2ib or m2ib-contrast", "methods")
-    given, n = dict(row.given), tower.n_layers
-    layers = range(tower.first_layer, max(n - 1, 1)) if n <= _ALL_LAYERS_UP_TO else range(n - 5, n - 2)
-    tried = {"layer": layers, "beta": BETAS, "sigma2": SIGMA2S}
-    tried |= {name: [given[name]] for name in SWEPT if name in given}
-    for layer in tried["layer"]:
-        tower.check_layer(layer, tower.first_layer)
-    return [dict(zip(SWEPT, values, strict=True)) for values in itertools.product(*(tried[name] for name in SWEPT))]
+METHODS = tuple(key for key, spec in PAIR_METHODS.items() if any(param.name == "layer" for param in spec.params))
+ECONOMY = (
+    f"Every combination is tried on {ROUNDS[0].pairs} pairs with {ROUNDS[0].draws} draws of the noise instead of 10; "
+    f"the best {ROUNDS[0].kept} of each map on {ROUNDS[1].pairs} pairs; the best {ROUNDS[1].kept} of these on all. "
+    f"Activations as they are: beta {', '.join(f'{b:g}' for b in PAPERS)}, as the paper's; standardised: beta "
+    f"{', '.join(f'{b:g}' for b in BETAS)}, on images also with lambda smoothed over {SMOOTH[1]:g} cell where the "
+    f"method can; sigma squared {', '.join(f'{s:g}' for s in PAPERS)}. One seed of the noise."
+)
 
 
 # ----------------------------------------------------------------- measuring
-@dataclasses.dataclass(frozen=True)
-class _Trial:
-    """What every combination is tried on."""
-
-    bench: Bench
-    pairs: Pairs
-    original: list[float]  # held-out loss of each seed after learning from intact pairs
-    runtime: Runtime
-    fine_tuning: FineTuning
-    tick: Tick
-
-    def measure(self, row: Row, modality: str, settings: Mapping[str, Any]) -> Values:
-        """Every sample's score and confidence, and every seed's ROAR+, as cells of a table."""
-        maps, judged = [], []
-        for number in range(len(self.pairs)):
-            self.tick(f"{row.name}, {modality}, {_said(settings)}")
-            map_, values = self._map(row, modality, settings, number)
-            maps.append(map_)
-            judged.append(values)
-        corrupted = [
-            loss_after(
-                self.bench.pair,
-                degrade(self.pairs, modality, maps, seed),
-                self.pairs,
-                self.fine_tuning,
-                seed,
-                lambda _: self.tick(f"{row.name}, {modality}, {_said(settings)}: learning without it"),
-            )
-            for seed in range(len(self.original))
-        ]
-        gains = [roar_plus(c, o) for c, o in zip(corrupted, self.original, strict=True)]
-        shown = "text" if modality == "text" else "image"
-        return {
-            "score": table_cell([values["score"] for values in judged]),
-            "drop": table_cell([values[f"{shown}_drop"] for values in judged if f"{shown}_drop" in values]),
-            "increase": table_cell([values[f"{shown}_increase"] for values in judged if f"{shown}_drop" in values]),
-            "roar_plus": table_cell(gains),
-        }
-
-    def _map(self, row: Row, modality: str, settings: Mapping[str, Any], number: int) -> tuple[Tensor, Values]:
-        bench, sample, runtime = self.bench, self.bench.choosing[number], self.runtime
-        if modality != "text":
-            map_ = image_map(bench, sample, row, settings, runtime)
-            judged = judge_image(bench, sample, map_, number)
-        elif sample.stranger is None:
-            return text_map(bench, sample, row, settings, runtime), {"score": None}
-        else:
-            maps, problem = text_maps(bench, sample, row, settings, runtime)
-            map_, judged = maps[0], judge_text(bench, sample, maps, problem)
-        return map_, {**judged, "score": score_of(modality, judged)}
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    return f"layer {settings['layer']}, beta {settings['beta']:g}, sigma2 {settings['sigma2']:g}"
-
-
 def measure(
     bench: Bench,
     rows: Sequence[Row],
@@ -127,48 +40,62 @@ def measure(
     state: dict[str, Any] | None = None,
     save_state: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Try every combination on the samples for choosing; goes on from `state` combination by combination.
+    """Search the settings of every row on the samples for choosing; goes on from `state`.
 
-    Returns: {"original": [...], "tried": {row: {modality: [{"settings", measure: cell}]}}, "refused"}.
+    Args: seeds: of ROAR+; 0: without it.
+    Returns: {"original": [...], "tried": {row: {modality: [{"settings", measure: cell}]}}, "refused"}, the best first.
     """
-    state = state or {"original": [], "tried": {}, "refused": {}}
-    pairs, modalities = pairs_of(bench, bench.choosing), (bench.seen, "text")
-    grids = {(row.name, m): grid_of(row, bench.pair.tower(m)) for row in rows for m in modalities}
-    learning = seeds * fine_tuning.epochs
-    each, done = len(pairs) + learning, 0
-    total = learning + each * sum(map(len, grids.values()))
+    state = state or {"original": [], "tried": {}, "refused": {}, "memory": {}}
+    parts = list(itertools.product(rows, (bench.seen, "text")))
 
-    def tick(message: str, steps: int = 1) -> None:
-        nonlocal done
-        done += steps
+    def tick(message: str) -> None:
         if on_step is not None:
-            on_step(Step(min(done, total), total, message))
+            done = sum(len(found) for kept in ("tried", "refused") for found in state[kept].values())
+            on_step(Step(done, len(parts), message))
 
-    if not state["original"]:
+    pairs = pairs_of(bench, bench.choosing) if seeds else None
+    if pairs is not None and not state["original"]:
         state["original"] = [
             loss_after(bench.pair, pairs, pairs, fine_tuning, seed, lambda _: tick("learning from intact pairs"))
             for seed in range(seeds)
         ]
         save_state(state)
-    else:
-        tick("going on", learning)
-    trial = _Trial(bench, pairs, state["original"], runtime, fine_tuning, tick)
-    for row, modality in itertools.product(rows, modalities):
-        tried = state["tried"].setdefault(row.name, {}).setdefault(modality, [])
-        held = bench.held.settings_of(row.method, modality)
-        grid = grids[row.name, modality]
-        tick("going on", each * len(tried)) if tried else None
-        for settings in grid[len(tried) :]:
-            if modality in state["refused"].get(row.name, {}):
-                break
-            try:
-                tried.append({"settings": settings, **trial.measure(row, modality, {**held, **settings})})
-            except (Cancelled, MemoryError):
-                raise
-            except PrismError as refusal:
-                state["refused"].setdefault(row.name, {})[modality] = refusal.sentence
-            save_state(state)
+    for row, modality in parts:
+        if any(modality in state[kept].get(row.name, {}) for kept in ("tried", "refused")):
+            continue
+        try:
+            trials = choose(bench, row, modality, runtime, tick, state["memory"], lambda: save_state(state))
+            table = tried_table(trials)
+            if pairs is not None:
+                _add_roar(bench, pairs, modality, trials, table, state["original"], fine_tuning, tick)
+            state["tried"].setdefault(row.name, {})[modality] = table
+        except (Cancelled, MemoryError):
+            raise
+        except PrismError as refusal:
+            state["refused"].setdefault(row.name, {})[modality] = refusal.sentence
+        save_state(state)
     return state
+
+
+def _add_roar(
+    bench: Bench,
+    pairs: Pairs,
+    modality: str,
+    trials: Sequence[Trial],
+    table: Sequence[dict[str, Any]],
+    original: Sequence[float],
+    fine_tuning: FineTuning,
+    tick: Callable[[str], None],
+) -> None:
+    """Put ROAR+ over seeds into the rows of those that were tried on all pairs."""
+    for trial, shown in zip(trials, table, strict=True):
+        if len(trial.maps) == len(pairs):
+            holed = (degrade(pairs, modality, trial.maps, seed) for seed in range(len(original)))
+            corrupted = [
+                loss_after(bench.pair, one, pairs, fine_tuning, seed, lambda _: tick("learning without the best"))
+                for seed, one in enumerate(holed)
+            ]
+            shown["roar_plus"] = table_cell([roar_plus(c, o) for c, o in zip(corrupted, original, strict=True)])
 
 
 # ----------------------------------------------------------------- the table
@@ -184,17 +111,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """All combinations with their measures, and what each measure would choose.
 
-    Raises: BadInput: a method without these settings, too few pairs, or seeds out of range.
+    Raises: BadInput: a method without a layer to choose, too few pairs, or seeds out of range.
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise BadInput(f"seeds is {seeds}; expected 1..{MAX_SEEDS}", "seeds")
-    rows, n = [read_row(text) for text in (methods or METHODS)], len(bench.choosing)
+    rows, n = rows_of(methods or METHODS), len(bench.choosing)
     split_pairs(n, 0)
     clock = Clock(state, save_state)
     measured = measure(bench, rows, seeds, runtime, fine_tuning, on_step, state, clock.save)
     return {
         **head_of(bench, runtime, "search", n, seeds, methods, clock),
-        "about": f"beta, sigma2 and layer on {n} {bench.origin or 'pairs'} that no table is made of, {seeds} seeds",
+        "about": f"beta, sigma2, layer and mode on {n} {bench.origin or 'pairs'} that no table is made of",
+        "economy": ECONOMY,
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "measures": [dataclasses.asdict(measure) for measure in MEASURES],
         "tried": measured["tried"],
@@ -202,16 +130,21 @@ def evaluate(
             name: {m: best_of(tried) for m, tried in by_modality.items()}
             for name, by_modality in measured["tried"].items()
         },
-        "held": {
-            row.name: {m: held for m in (bench.seen, "text") if (held := bench.held.settings_of(row.method, m))}
-            for row in rows
-        },
         "not_applicable": [
             {"name": name, "modality": modality, "reason": reason}
             for name, refused in measured["refused"].items()
             for modality, reason in refused.items()
         ],
     }
+
+
+def rows_of(methods: Iterable[str]) -> list[Row]:
+    """Raises: BadInput: an unknown method, or one that has no layer."""
+    rows = [read_row(text) for text in methods]
+    for row in rows:
+        if row.method not in METHODS:
+            raise BadInput(f"{row.method} has no settings to search; choose of {', '.join(METHODS)}", "methods")
+    return rows
 
 
 MEASURES = (
@@ -222,21 +155,29 @@ MEASURES = (
         "What settings are chosen by here. Images: mean of box IoU over its attainable maximum and pointing. Texts: "
         "twice how often a key word is first, less how often it is with a stranger.",
     ),
-    Metric("roar_plus", "ROAR+, %", "higher", "What the paper chose by; mean over seeds."),
+    Metric("roar_plus", "ROAR+, %", "higher", "What the paper chose by; of those that were tried on all pairs."),
     Metric("drop", "Confidence drop, %", "lower", "max(0, o - s) with the best parts left."),
     Metric("increase", "Confidence increase, %", "higher", "How often the cosine rises by it."),
 )
 
 
 def best_of(tried: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
-    """The settings with the highest mean of each measure that settings can be chosen by; None: it is not defined.
+    """The settings that the score and ROAR+ choose of those that were tried on most pairs; None: it is not defined.
 
-    >>> one = {"settings": {"beta": 1.0}, "score": {"mean": 0.5}, "roar_plus": {"mean": None}}
-    >>> best_of([one, {**one, "settings": {"beta": 0.1}, "score": {"mean": 0.7}}])
+    >>> one = {"settings": {"beta": 1.0}, "score": {"n": 9, "mean": 0.5}}
+    >>> best_of([{**one, "settings": {"beta": 0.1}, "score": {"n": 9, "mean": 0.7}}, one])
     {'score': {'beta': 0.1}, 'roar_plus': None}
     """
-    found: dict[str, dict[str, Any] | None] = {}
-    for name in _MEASURES:
-        defined = [one for one in tried if one[name]["mean"] is not None]
-        found[name] = max(defined, key=lambda one: one[name]["mean"])["settings"] if defined else None
-    return found
+    by_roar = [one for one in tried if one.get("roar_plus", {}).get("mean") is not None]
+    return {
+        "score": tried[0]["settings"],
+        "roar_plus": max(by_roar, key=lambda one: one["roar_plus"]["mean"])["settings"] if by_roar else None,
+    }
+
+
+def chosen_of(table: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The settings of each method and modality that a search's table puts first."""
+    return {
+        name: {modality: choices["score"] for modality, choices in by_modality.items()}
+        for name, by_modality in table["would_choose"].items()
+    }
