@@ -157,6 +157,10 @@ def test_a_salient_code_says_place_size_colour_and_ground_each_by_itself():
     by_hue = SalientEncoder(32, 1, says=("colour",), hidden=4)
     assert by_hue(pictures).shape == (200, 1)
     assert torch.isfinite(by_hue(torch.zeros(1, 3, 32, 32))).all()  # nothing stands out
+    beside = SalientEncoder(32, 4, says=("colour",), hidden=4, beside=("where", "spread"))(pictures * 2 - 1)
+    np.testing.assert_array_equal(beside[:, 1:].detach().numpy(), code[:, :3])
+    with pytest.raises(BadInput, match="beside them 3"):
+        SalientEncoder(32, 3, says=("colour",), hidden=4, beside=("where", "spread"))
     with pytest.raises(BadInput, match="what it says are 3 numbers"):
         SalientEncoder(32, 7, says=("colour",))
     with pytest.raises(BadInput, match="cannot say 'smell'"):

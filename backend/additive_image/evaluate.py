@@ -128,8 +128,8 @@ def _judge(figures: dict[str, Any], name: str, sign: str, bar: float) -> dict[st
 def reconstruction(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: int = 0) -> dict[str, float]:
     """Errors of images decoded from their z_sem and a zero, random or inverted x_T; and what each code carries.
 
-    `place_follows_x_T`, `hue_follows_z`: correlation of what is seen in decode(z of one image, x_T of another) with
-    what is seen in the image whose code should carry it.
+    `grey_follows_x_T`, `place_follows_z`, `hue_follows_z`: correlation of what is seen in decode(z of one image, x_T
+    of another) with what is seen in the image whose code should carry it.
     """
     images = to_images(model.dataset.images[slice(0, _RECONSTRUCTED)], model.codes.device)
     with torch.no_grad():
@@ -147,7 +147,8 @@ def reconstruction(autoencoder: DiffusionAutoencoder, model: FittedModel, seed: 
     measure = MEASURES.get(model.dataset.name.split("-")[0])
     if measure is not None and "hue" in model.dataset.attributes:
         seen, swapped = measure(to_pixels(images)), measure(to_pixels(autoencoder.decode(codes, inverted.roll(1, 0))))
-        found["place_follows_x_T"] = float(np.corrcoef(swapped["x"], np.roll(seen["x"], 1))[0, 1])
+        found["grey_follows_x_T"] = float(np.corrcoef(swapped["grey"], np.roll(seen["grey"], 1))[0, 1])
+        found["place_follows_z"] = float(np.corrcoef(swapped["x"], seen["x"])[0, 1])
         found["hue_follows_z"] = float(np.corrcoef(swapped["hue"], seen["hue"])[0, 1])
     return found
 

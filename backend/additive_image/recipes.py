@@ -115,7 +115,7 @@ HEADS: dict[str, HeadRecipe] = {
     "hosts-biased": HeadRecipe("hosts-biased", "hosts-dae", _EIGHT_DIRECTIONS),
     "radiographs": HeadRecipe("radiographs", "radiographs-dae", _DEEP),
     "squares": HeadRecipe("squares", "squares-dae", _ONE_DIRECTION),
-    "colours": HeadRecipe("colours", "colours-dae"),
+    "colours": HeadRecipe("colours", "colours-dae", _ONE_DIRECTION),
     "squares-bernoulli": HeadRecipe(
         "squares-bernoulli", "squares-dae", dataclasses.replace(_ONE_DIRECTION, epochs=15, members=3)
     ),
@@ -215,25 +215,28 @@ RECIPES: dict[str, Recipe] = {
         level_power=1.0,
         half=False,  # slower here: the net is small
     ),
-    # One latent says what the colour adds to a silhouette: the hue, read where the silhouette is. Place, size and
-    # ground are left to x_T. More training (4,000 steps, decoder_noise .02) draws sharper squares that jump half-way:
-    # noise that means a red square here means a blue one elsewhere, and sharpness along paths falls from .79 to .53.
+    # One latent says what the colour adds to a silhouette: the hue, read where the silhouette is. Place and size stand
+    # beside it, and the ground's brightness is left to x_T. With place and size left to x_T as well, noise that means
+    # a red square here means a blue one elsewhere: between two hues x_T then leads the square off its place, and
+    # sharpness along paths was .79 (.53 after twice the training); so it is .985.
     "colours-dae": Recipe(
         source="squares",
         network={
             "side": 32,
-            "n_latents": 1,
+            "n_latents": 4,
             "encoder": "salient",
-            "encoder_options": {"says": ["colour"], "hidden": 32, "focus": 8},
+            "encoder_options": {"says": ["colour"], "hidden": 32, "focus": 8, "beside": ["where", "spread"]},
             "widths": [64, 96],
             "unshuffle": 4,
+            "code_map": 16,
             "prediction": "v_prediction",
             "spacing": "leading",
             "steps": 20,
         },
         code_noise=0.05,
         encoder_steps=800,
-        spare_latents=6,
+        decoder_noise=0.02,
+        spare_latents=3,
         spare_view="silhouette",
         steps=2000,
     ),

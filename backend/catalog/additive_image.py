@@ -106,7 +106,7 @@ AUTOENCODERS: dict[str, ModelSpec] = {
         _autoencoder("hosts-dae", "Hosts", 64, "z_sem says all that a portrait shows; x_T says nothing."),
         _autoencoder("radiographs-dae", "Radiographs", 64, "z_sem says all that a simulated radiograph shows."),
         _autoencoder("squares-dae", "Squares", 32, "z_sem says all that is in the picture; x_T says nothing."),
-        _autoencoder("colours-dae", "Colours", 32, "z_sem says the hue; x_T says the rest."),
+        _autoencoder("colours-dae", "Colours", 32, "z_sem says hue, place and size; x_T says the ground."),
     )
 }
 

@@ -241,7 +241,8 @@ class SalientEncoder(nn.Module):
     """What stands out from the border's colour: where it is, how far it spreads, its colour, and how bright the ground.
 
     Attention is the silhouette, so that a colour is read without the size of what wears it, and nothing of it is
-    learned. Without hidden units the code is these numbers themselves; with them a perceptron is learned on top.
+    learned. Without hidden units the code is these numbers themselves; with them a perceptron is learned on top of
+    what it `says`, and what stands `beside` goes into the code as it is, after the perceptron's latents.
     For one thing on a plain ground; a network that has to find such a code by itself mixes size, place and hue.
     """
 
@@ -254,23 +255,28 @@ class SalientEncoder(nn.Module):
         says: tuple[str, ...] = ("where", "spread", "colour", "ground"),
         hidden: int = 0,
         focus: float = 1.0,
+        beside: tuple[str, ...] = (),
     ) -> None:
         """focus: power of the attention to colours; 8 leaves out the edges, 120 times less ground in them.
 
-        Raises: BadInput: it cannot say that, or there is no perceptron and the code has another length.
+        Raises: BadInput: it cannot say that, no latent is left for the perceptron, or there is no perceptron and the
+            code has another length.
         """
         super().__init__()
-        unknown = [name for name in says if name not in self.SAYS]
+        unknown = [name for name in (*says, *beside) if name not in self.SAYS]
         if unknown:
             raise BadInput(f"it cannot say {unknown[0]!r}; one of {', '.join(self.SAYS)}", "says")
-        self.says, self.focus, width = tuple(says), focus, sum(self.SAYS[name] for name in says)
-        if not hidden and n_latents != width:
-            raise BadInput(f"{n_latents} latents; what it says are {width} numbers", "n_latents")
+        self.says, self.beside, self.focus = tuple(says), tuple(beside), focus
+        width, n_beside = (sum(self.SAYS[name] for name in names) for names in (says, beside))
+        if n_latents - n_beside < 1 or (not hidden and n_latents - n_beside != width):
+            raise BadInput(
+                f"{n_latents} latents; what it says are {width} numbers, beside them {n_beside}", "n_latents"
+            )
         self.register_buffer("grid", (torch.arange(side) + 0.5) / side * 2 - 1, persistent=False)
         self.head = nn.Identity()
         if hidden:
             layers: list[nn.Module] = [nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
-            self.head = nn.Sequential(*layers, nn.Linear(hidden, n_latents))
+            self.head = nn.Sequential(*layers, nn.Linear(hidden, n_latents - n_beside))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, latents)."""
@@ -287,7 +293,8 @@ class SalientEncoder(nn.Module):
             "colour": torch.einsum("nhw,nchw->nc", inside, images),
             "ground": border.mean(1, keepdim=True),
         }
-        return self.head(torch.cat([found[name] for name in self.says], 1))
+        said = self.head(torch.cat([found[name] for name in self.says], 1))
+        return torch.cat([said, *(found[name] for name in self.beside)], 1)
 
 
 def silhouette(images: Tensor) -> tuple[Tensor, Tensor]:
