@@ -75,11 +75,24 @@ class Company:
         return list(found.values())
 
 
+def company_note(n: int) -> str:
+    """What stands beside an answer that was computed as one of n."""
+    return f"computed together with {n - 1} more: last digits may differ"
+
+
 def joined(members: list[Member]) -> dict[str, Any]:
-    """`on_step` and `is_cancelled` of work that is done for several: it goes on as long as one of them waits."""
+    """`on_step` and `is_cancelled` of work that is done for several: it goes on as long as one of them waits.
+
+    A step is heard by all; one that brings a partial result, only by who asked for that.
+    """
+    left: set[str] = set()
 
     def on_step(step: Step) -> None:
-        if not any([member.hear(step) for member in members]):  # a list: all of them hear it
+        for member in members:
+            is_mine = step.partial is None or step.partial.request == member.request
+            if is_mine and member.key not in left and not member.hear(step):
+                left.add(member.key)
+        if len(left) == len(members):
             raise Cancelled
 
     def is_cancelled() -> bool:

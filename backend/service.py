@@ -8,7 +8,6 @@ A session is spelled `owner.what`, for instance `<visitor>.<page>`: a newer requ
 the same whole name; the device is shared out fairly between owners.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -195,16 +194,19 @@ def _compute(context: Context, request: Request) -> Result:
 
 def _answer_all(context: Context, family: ModuleType, members: list[Member]) -> Result:
     """Compute the requests of some who wait, as one; each gets its answer. Returns that of the first, who has the
-    device. If they cannot be answered together, only the first is.
+    device. If they cannot be answered together, only the first is; if the memory does not reach, half of them are.
     """
     started = time.perf_counter()
     results: list[Result] = []
-    if len(members) > 1:
+    while len(members) > 1 and not results:
         everybody = dataclasses.replace(context, **joined(members))
-        with contextlib.suppress(BadInput, ModelFault, OutOfMemory):
+        try:
             results = _refuse_to_run_out_of_memory(family.run_together, everybody, [m.request for m in members])
+        except OutOfMemory:
+            members = members[: len(members) // 2]
+        except (BadInput, ModelFault):
+            members = members[:1]
     if not results:
-        members = members[:1]
         results = [_refuse_to_run_out_of_memory(family.run, context, members[0].request)]
     elapsed_s = (time.perf_counter() - started) / len(members)
     for member, result in zip(members, results, strict=True):

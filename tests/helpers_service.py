@@ -1,5 +1,6 @@
 """A service on a tiny network that counts what it is asked, for tests of everything around the models."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -7,12 +8,13 @@ import torch
 from torch import nn
 
 from backend.catalog import ModelSpec
-from backend.contracts import Result
-from backend.errors import BadInput
+from backend.contracts import Request, Result
+from backend.errors import BadInput, PrismError
 from backend.limits import Limits
 from backend.models.classifier import Classifier, LoadedClassifier
 from backend.runtime import Runtime
 from backend.service import LocalService
+from tests.waiting import wait_until
 
 
 class CountingNetwork(nn.Module):
@@ -80,3 +82,37 @@ def service_with(library: CountingLibrary, limits: Limits | None = None) -> Loca
 
 def untimed(result: Result) -> Result:
     return replace(result, provenance=replace(result.provenance, elapsed_s=0.0))
+
+
+class Asker(threading.Thread):
+    """One of those who ask while the device is another's."""
+
+    def __init__(self, service: LocalService, request: Request, session: str, on_step=None) -> None:
+        super().__init__(daemon=True)
+        self.service, self.request, self.session, self.on_step = service, request, session, on_step
+        self.result: Result | None = None
+        self.error: PrismError | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.service.run(self.request, self.on_step, self.session)
+        except PrismError as error:
+            self.error = error
+
+
+def ask_at_once(service: LocalService, requests: list, on_steps: dict | None = None) -> list[Asker]:
+    """Let requests gather before the device, then give it to them."""
+    askers = []
+    with service.runtime.lock:
+        for n, request in enumerate(requests):
+            askers.append(Asker(service, request, f"person{n}.path", (on_steps or {}).get(n)))
+            askers[-1].start()
+            wait_until(lambda n=n: service.runtime.lock.expected_wait()[0] > n)
+    for asker in askers:
+        asker.join(timeout=60)
+        assert not asker.is_alive()
+    return askers
+
+
+def companions(result: Result) -> list[str]:
+    return [note for note in result.provenance.notes if "computed together" in note]

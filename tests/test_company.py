@@ -1,6 +1,5 @@
 """Requests of several people computed as one: equal answers, everybody hears of it, nobody depends on the others."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +7,14 @@ import pytest
 import torch
 
 from backend.contracts import AttributionRequest, Result, digest
-from backend.errors import BadInput, Cancelled, ModelFault, PrismError
+from backend.errors import BadInput, Cancelled, ModelFault
 from backend.images import encode_png
 from backend.limits import Limits
 from backend.path_attribution import run, samp
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.helpers import make_problem, random_images, tiny_cnn
-from tests.waiting import wait_until
+from tests.helpers_service import ask_at_once, companions
 
 PICTURES = [encode_png(np.random.default_rng(seed).random((28, 28, 1))) for seed in range(5)]
 MAPS = [AttributionRequest(digest(data), "digits-gap", "samp", target=n) for n, data in enumerate(PICTURES)]
@@ -35,40 +34,6 @@ def service_of(**limits) -> LocalService:
     for data in PICTURES:
         service.put_image(data)
     return service
-
-
-class Asker(threading.Thread):
-    """One of those who ask while the device is another's."""
-
-    def __init__(self, service: LocalService, request: AttributionRequest, session: str, on_step=None) -> None:
-        super().__init__(daemon=True)
-        self.service, self.request, self.session, self.on_step = service, request, session, on_step
-        self.result: Result | None = None
-        self.error: PrismError | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self.service.run(self.request, self.on_step, self.session)
-        except PrismError as error:
-            self.error = error
-
-
-def ask_at_once(service: LocalService, requests: list, on_steps: dict | None = None) -> list[Asker]:
-    """Let requests gather before the device, then give it to them."""
-    askers = []
-    with service.runtime.lock:
-        for n, request in enumerate(requests):
-            askers.append(Asker(service, request, f"person{n}.path", (on_steps or {}).get(n)))
-            askers[-1].start()
-            wait_until(lambda n=n: service.runtime.lock.expected_wait()[0] > n)
-    for asker in askers:
-        asker.join(timeout=60)
-        assert not asker.is_alive()
-    return askers
-
-
-def companions(result: Result) -> list[str]:
-    return [note for note in result.provenance.notes if "computed together" in note]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from backend.additive_image.fitted import (
 from backend.additive_image.measure import measure_path, to_pixels
 from backend.catalog import IMAGE_MODELS
 from backend.catalog.additive_image import FAMILY
+from backend.company import company_note
 from backend.contracts import (
     AttributeEffectsRequest,
     ImageCornersRequest,
@@ -35,12 +36,13 @@ from backend.contracts import (
     Result,
     ShapeFunctionsRequest,
     Step,
+    request_key,
 )
 from backend.errors import BadInput, NotAvailable
 from backend.models.autoencoders import TASK, LoadedAutoencoder
 from backend.models.diffusion_autoencoder import interpolate_linearly, interpolate_spherically
 from backend.models.inputs import fit, match_channels
-from backend.runtime import watch
+from backend.runtime import Chunks, watch
 from backend.service import Context
 from backend.versions import versions
 
@@ -202,6 +204,13 @@ class _Ends:
     x_T: Tensor | None  # (n, 3, S, S); None: nothing was inverted
     errors: list[float]  # mean squared error of the images decoded again from both codes
 
+    def split(self, size: int) -> "list[_Ends]":
+        """As many parts as there are times `size` images."""
+        return [
+            _Ends(self.images[part], self.codes[part], None if self.x_T is None else self.x_T[part], self.errors[part])
+            for part in (slice(start, start + size) for start in range(0, len(self.images), size))
+        ]
+
 
 def _stochastic(params: dict[str, Any], loaded: LoadedAutoencoder) -> str:
     """Where x_T comes from; of its own an autoencoder that predicts the image needs none, others need the image's."""
@@ -210,7 +219,8 @@ def _stochastic(params: dict[str, Any], loaded: LoadedAutoencoder) -> str:
     return "zero" if loaded.module.prediction == "sample" else "slerp"
 
 
-def _read_ends(loaded: LoadedAutoencoder, images: Tensor, source: str, params: dict[str, Any], seed: int) -> _Ends:
+def _read_ends(loaded: LoadedAutoencoder, images: Tensor, source: str, params: dict[str, Any], *seeds: int) -> _Ends:
+    """Codes of images. seeds: of random x_T; with several, each is that of an equal share of the images, in order."""
     module, n_steps = loaded.module, params["n_steps"]
     with torch.no_grad():
         codes = module.encode(images)
@@ -218,8 +228,8 @@ def _read_ends(loaded: LoadedAutoencoder, images: Tensor, source: str, params: d
     if source in ("slerp", "first"):
         x_T = module.invert(images, codes, n_steps)
     elif source == "random":
-        generator = torch.Generator().manual_seed(seed)
-        x_T = torch.randn((1, *images.shape[1:]), generator=generator).to(images).expand_as(images)
+        drawn = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        x_T = torch.stack(drawn).to(images).repeat_interleave(len(images) // len(seeds), 0)
     errors = (module.decode(codes, x_T, n_steps) - images).square().mean((1, 2, 3))
     return _Ends(images, codes, x_T, errors.tolist())
 
@@ -243,53 +253,115 @@ def _note_strangers(ends: _Ends, usual: float) -> tuple[str, ...]:
 
 
 # ----------------------------------------------------------------- from one image to another
+class _Strip:
+    """The frames between two images, on their way."""
+
+    def __init__(self, context: Context, model: FittedModel, loaded: LoadedAutoencoder, request: ImagePathRequest):
+        self.request, self._context, self._model = request, context, model
+        reach, n = dict(request.params)["reach"], request.frames
+        self.images = _images(context, model, request.rows, request.image_ids)  # (2, 3, S, S)
+        self.alphas = torch.linspace(-reach, 1 + reach, n)
+        with torch.no_grad():
+            self.codes = loaded.module.encode(self.images)
+        self.path = interpolate_linearly(self.codes[0], self.codes[1], self.alphas)
+        self.found = _effect_arrays(model, request, self.path, self.codes)
+        self.frames = np.zeros((n, loaded.module.side, loaded.module.side, 3), np.uint8)
+        self.is_ready = np.zeros(n, bool)
+        self.ends: _Ends | None = None
+        early = sorted({int(np.abs(self.alphas.numpy() - a).argmin()) for a in (0.0, 0.5, 1.0)})
+        self.parts = (early, [i for i in range(n) if i not in early])  # frames in the order in which they are drawn
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is known so far."""
+        frames = {"frames": self.frames.copy(), "is_ready": self.is_ready.copy()}
+        return {**self.found, "alphas": self.alphas.numpy(), **frames}
+
+    def tell(self, what: str = "") -> None:
+        """Show the frames so far to who asked for them."""
+        done, n = int(self.is_ready.sum()), self.request.frames
+        values = {"terms": _terms(self.request, self._model)}
+        unit = _unit(self._model)
+        partial = _result(self._context, self.request, self._model, arrays=self.arrays(), values=values, unit=unit)
+        self._context.on_step(Step(done, n, what or f"{done} of {n} frames", partial))
+
+    def stochastic_codes(self, part: list[int], source: str) -> Tensor | None:
+        """x_T of some of the frames, (n, 3, S, S); None: 0."""
+        x_T = _x_T_at(self.ends, self.alphas[part], source)
+        return None if x_T is None else x_T.expand(len(part), -1, -1, -1)
+
+    def keep(self, part: list[int], images: Tensor) -> None:
+        self.frames[part], self.is_ready[part] = to_pixels(images), True
+
+
 def _draw_path(context: Context, request: ImagePathRequest) -> Result:
-    model = _model(context, request.model)
-    loaded, params = _drawer(context, model), dict(request.params)
+    return _draw_paths(context, [request])[0]
+
+
+def _draw_paths(context: Context, requests: list[ImagePathRequest], *notes: str) -> list[Result]:
+    """Strips of one model with equal steps: both ends and the middle of all of them first, then the other frames."""
+    model = _model(context, requests[0].model)
+    loaded, params = _drawer(context, model), dict(requests[0].params)
     source = _stochastic(params, loaded)
-    images = _images(context, model, request.rows, request.image_ids)
-    alphas = torch.linspace(-params["reach"], 1 + params["reach"], request.frames)
-    with torch.no_grad():
-        codes = loaded.module.encode(images)
-    path = interpolate_linearly(codes[0], codes[1], alphas)
-    found = _effect_arrays(model, request, path, codes)
-    n = request.frames
-    frames = np.zeros((n, loaded.module.side, loaded.module.side, 3), np.uint8)
-    is_ready = np.zeros(n, bool)
-
-    def tell(done: int, what: str) -> None:
-        arrays = {**found, "alphas": alphas.numpy(), "frames": frames.copy(), "is_ready": is_ready.copy()}
-        values = {"terms": _terms(request, model)}
-        partial = _result(context, request, model, arrays=arrays, values=values, unit=_unit(model))
-        context.on_step(Step(done, n, what, partial))
-
-    tell(0, "the effect is known; the frames follow")
+    strips = [_Strip(context, model, loaded, request) for request in requests]
+    for strip in strips:
+        strip.tell("the effect is known; the frames follow")
+    chunks = Chunks(context.runtime.chunk_size(loaded.module.side, loaded.module.side))
     with watch(loaded.module.last_layer, context.is_cancelled) as passes:
-        ends = _read_ends(loaded, images, source, params, request.seed)
-        early = sorted({int(np.abs(alphas.numpy() - a).argmin()) for a in (0.0, 0.5, 1.0)})
-        for part in (early, [i for i in range(n) if i not in early]):
-            if not part:
-                continue
-            x_T = _x_T_at(ends, alphas[part], source)
-            frames[part] = to_pixels(loaded.module.decode(path[part], x_T, params["n_steps"]))
-            is_ready[part] = True
-            tell(int(is_ready.sum()), f"{int(is_ready.sum())} of {n} frames")
+        images = torch.cat([strip.images for strip in strips])
+        ends = _read_ends(loaded, images, source, params, *(request.seed for request in requests))
+        for strip, own in zip(strips, ends.split(2), strict=True):
+            strip.ends = own
+        for k in range(2):
+            _draw_frames(loaded, strips, [strip.parts[k] for strip in strips], source, params["n_steps"], chunks)
+        share = passes.forward // len(strips)  # each had as many
         usual = _usual_error(model, loaded, source, params["n_steps"])
-    measured = measure_path(model.dataset.name, frames, alphas.numpy())
+    return [_drawn(context, model, strip, source, usual, share, [*chunks.notes, *notes]) for strip in strips]
+
+
+def _draw_frames(
+    loaded: LoadedAutoencoder,
+    strips: list[_Strip],
+    parts: list[list[int]],
+    source: str,
+    n_steps: int | None,
+    chunks: Chunks,
+) -> None:
+    """Draw some frames of each strip in one batch, and show them."""
+    if not any(parts):
+        return
+    batch = [torch.cat([strip.path[part] for strip, part in zip(strips, parts, strict=True)])]
+    x_T = [strip.stochastic_codes(part, source) for strip, part in zip(strips, parts, strict=True)]
+    if x_T[0] is not None:
+        batch.append(torch.cat(x_T))
+    (drawn,) = chunks.map(lambda codes, x_T=None: (loaded.module.decode(codes, x_T, n_steps),), *batch)
+    for strip, part, images in zip(strips, parts, drawn.split([len(part) for part in parts]), strict=True):
+        strip.keep(part, images)
+        strip.tell()
+
+
+def _drawn(
+    context: Context,
+    model: FittedModel,
+    strip: _Strip,
+    source: str,
+    usual: float,
+    passes: int,
+    notes: list[str],
+) -> Result:
+    """A finished strip, with what can be measured on its frames."""
+    request, ends = strip.request, strip.ends
+    measured = measure_path(model.dataset.name, strip.frames, strip.alphas.numpy())
     attribute = model.dataset.shown_attribute or None
     truth = true_image_effect(model, measured.attributes)
     return _result(
         context,
         request,
         model,
-        passes.forward,
-        _note_strangers(ends, usual),
+        passes,
+        (*_note_strangers(ends, usual), *notes),
         arrays={
-            **found,
-            "alphas": alphas.numpy(),
-            "frames": frames,
-            "is_ready": is_ready,
-            "ends": to_pixels(images),
+            **strip.arrays(),
+            "ends": to_pixels(strip.images),
             **{f"measured_{name}": values for name, values in measured.attributes.items()},
             **({"measured_effect": truth} if truth is not None else {}),
         },
@@ -300,7 +372,7 @@ def _draw_path(context: Context, request: ImagePathRequest) -> Result:
             "attribute": attribute,
             "reconstruction": ends.errors,
             "usual_reconstruction": usual,
-            "predictions": _end_predictions(model, request, codes),
+            "predictions": _end_predictions(model, request, strip.codes),
         },
         quality={
             "reconstruction_mse": max(ends.errors),
@@ -309,6 +381,31 @@ def _draw_path(context: Context, request: ImagePathRequest) -> Result:
         },
         unit=_unit(model),
     )
+
+
+# ----------------------------------------------------------------- strips of several people as one
+def together(context: Context, request: Request) -> tuple[str | None, int]:
+    """What is equal for requests that can be computed as one, and how many at most; None: it is computed alone.
+
+    Strips of one model with as many frames and steps; their ends, their reach and their seeds may differ. One network
+    call for all bounds the group: where one strip fills it there is nothing to gain.
+    """
+    if not isinstance(request, ImagePathRequest):
+        return None, 1
+    at_most = context.runtime.chunk_size(*_model(context, request.model).spec.input_size) // request.frames
+    if at_most < 2:
+        return None, 1
+    params = tuple((name, value) for name, value in request.params if name != "reach")
+    group = dataclasses.replace(request, rows=None, image_ids=None, params=params, seed=0)
+    return request_key(group), min(context.runtime.limits.max_together, at_most)
+
+
+def run_together(context: Context, requests: list[ImagePathRequest]) -> list[Result]:
+    """Answer canonical requests of one group.
+
+    Each answer is that of `run` but for rounding: a large batch is not summed up in the order of a small one.
+    """
+    return _draw_paths(context, requests, company_note(len(requests)))
 
 
 def _effect_arrays(model: FittedModel, request: ImagePathRequest, path: Tensor, codes: Tensor) -> dict[str, np.ndarray]:

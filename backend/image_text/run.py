@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backend.catalog import MethodSpec, method
+from backend.company import company_note
 from backend.contracts import (
     PairMapRequest,
     PairRandomisationRequest,
@@ -23,6 +24,7 @@ from backend.contracts import (
     Request,
     Result,
     Step,
+    request_key,
 )
 from backend.errors import BadInput, Cancelled, ModelFault
 from backend.image_text.counting import CountedTower
@@ -40,7 +42,7 @@ from backend.versions import versions
 
 FAMILY = "image_text"
 CONTROLS = 4  # strangers whose text maps are averaged
-_TOGETHER = 4  # sentences after the first that are explained at once
+_TOGETHER = 4  # sentences after the first that are explained at once, and people whose maps are
 
 
 # ----------------------------------------------------------------- checking
@@ -219,6 +221,10 @@ def _map_pair(context: Context, request: PairMapRequest) -> Result:
         (answer,) = explain_texts(context, scene, request, (0,))
     else:
         answer = _explain_both(context, scene, request)
+    return _mapped(context, scene, request, answer)
+
+
+def _mapped(context: Context, scene: Scene, request: PairMapRequest, answer: "Answer") -> Result:
     return Result(
         request=request,
         arrays={"pixels": to_numpy(scene.pixels[0].permute(1, 2, 0)), **answer.arrays},
@@ -229,6 +235,60 @@ def _map_pair(context: Context, request: PairMapRequest) -> Result:
     )
 
 
+# ----------------------------------------------------------------- maps of several people as one
+def together(context: Context, request: Request) -> tuple[str | None, int]:
+    """What is equal for requests that can be computed as one, and how many at most; None: it is computed alone.
+
+    Bottlenecks of different images and texts are closed side by side; all samples of all of them go through the layers
+    behind the bottleneck in one call. As many as a report's sentences, or as fill one call of a device that has room.
+    """
+    if not isinstance(request, PairMapRequest) or request.text is None:
+        return None, 1
+    if all_at_once(method(request.method, FAMILY)) is None:
+        return None, 1
+    pair: ImageTextPair = context.model(request.model, TASK)
+    samples = dict(request.params).get("samples") or 1
+    fitting = context.runtime.chunk_size(*pair.input_size) // samples
+    group = dataclasses.replace(
+        request,
+        image_id=request.image_id and "any",
+        audio_id=request.audio_id and "any",
+        text="any",
+        start_s=0.0,
+        seed=0,
+    )
+    return request_key(group), min(context.runtime.limits.max_together, max(_TOGETHER, fitting))
+
+
+def run_together(context: Context, requests: list[PairMapRequest]) -> list[Result]:
+    """Answer canonical requests of one group: they differ in what is seen or heard, in the text and in the seed.
+
+    Each answer is that of `run` but for rounding: a large batch is not summed up in the order of a small one.
+    """
+    passes, n = PassCounter(), len(requests)
+    scenes = [_scene(context, request) for request in requests]
+    joint = [dataclasses.replace(scene, passes=passes) for scene in scenes]
+    spec = method(requests[0].method, FAMILY)
+    answers = [_about(scene, 0, spec) for scene in scenes]
+    for modality in _asked(requests[0]):
+        make, show = (_word_problem, _show_words) if modality == "text" else (_image_problem, _show_image)
+        params = _settings(scenes[0], spec, requests[0].params, modality)
+        problems = [make(context, scene, request) for scene, request in zip(joint, requests, strict=True)]
+        explanations = all_at_once(spec)(problems, **params)
+        for explanation in explanations:
+            _check_finite(spec, explanation.maps)
+        shown = [show(scene, 0, explanation) for scene, explanation in zip(scenes, explanations, strict=True)]
+        answers = [_joined(a, b, modality, params) for a, b in zip(answers, shown, strict=True)]
+    results = []
+    for scene, request, answer in zip(scenes, requests, answers, strict=True):
+        scene.passes.forward += passes.forward // n  # each had as many
+        scene.passes.backward += passes.backward // n
+        noted = dataclasses.replace(answer, notes=(*answer.notes, company_note(n)))
+        results.append(_mapped(context, scene, request, noted))
+    return results
+
+
+# ----------------------------------------------------------------- maps of a report
 def _map_report(context: Context, request: ReportMapsRequest) -> Result:
     """The first sentence by itself, so that it shows early; the others a few at a time."""
     scene = _scene(context, request)
@@ -395,7 +455,7 @@ def implementation(spec: MethodSpec) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def _together(spec: MethodSpec) -> Callable[..., list[Explanation]] | None:
+def all_at_once(spec: MethodSpec) -> Callable[..., list[Explanation]] | None:
     """The function that explains several problems at once, where the method has one."""
     module, function = spec.implementation.split(":")
     return getattr(importlib.import_module(module), f"{function}_all", None)
@@ -405,19 +465,21 @@ def _explain_image(
     context: Context, scene: Scene, request: Any, spec: MethodSpec, params: dict[str, Any], rows: Sequence[int]
 ) -> list[Explanation]:
     """One problem with a target for each text: the image runs up to the bottleneck once."""
-    rows = list(rows)
-    problem = _problem(
+    explanation = implementation(spec)(_image_problem(context, scene, request, rows), **params)
+    _check_finite(spec, explanation.maps)
+    return [_row(explanation, k) for k in range(len(rows))]
+
+
+def _image_problem(context: Context, scene: Scene, request: Any, rows: Sequence[int] = (0,)) -> Problem:
+    return _problem(
         context,
         scene,
         scene.modalities[0],
         request.seed,
         inputs=scene.pixels,
-        targets=scene.texts[rows],
+        targets=scene.texts[list(rows)],
         negatives=scene.held.of(scene.modalities[1]),
     )
-    explanation = implementation(spec)(problem, **params)
-    _check_finite(spec, explanation.maps)
-    return [_row(explanation, k) for k in range(len(rows))]
 
 
 def _row(explanation: Explanation, k: int) -> Explanation:
@@ -435,23 +497,8 @@ def _explain_words(
     context: Context, scene: Scene, request: Any, spec: MethodSpec, params: dict[str, Any], rows: Sequence[int]
 ) -> list[Explanation]:
     """For each text one problem; its first target is the image, the others are strangers: the control."""
-    problems = []
-    for row in rows:
-        tokenized = scene.tokenized[row]
-        strangers = _strangers(context, scene, request.control_id, row)
-        problems.append(
-            _problem(
-                context,
-                scene,
-                "text",
-                request.seed,
-                inputs=scene.pair.tokens(request.text if hasattr(request, "text") else request.sentences[row]),
-                targets=torch.cat([scene.image, strangers]),
-                negatives=scene.held.of(scene.modalities[0]),
-                words=tuple((word.first, word.last) for word in tokenized.words),
-            )
-        )
-    together = _together(spec)
+    problems = [_word_problem(context, scene, request, row) for row in rows]
+    together = all_at_once(spec)
     if together is not None:
         explanations = together(problems, **params)
     else:
@@ -459,6 +506,19 @@ def _explain_words(
     for explanation in explanations:
         _check_finite(spec, explanation.maps)
     return explanations
+
+
+def _word_problem(context: Context, scene: Scene, request: Any, row: int = 0) -> Problem:
+    return _problem(
+        context,
+        scene,
+        "text",
+        request.seed,
+        inputs=scene.pair.tokens(request.text if hasattr(request, "text") else request.sentences[row]),
+        targets=torch.cat([scene.image, _strangers(context, scene, request.control_id, row)]),
+        negatives=scene.held.of(scene.modalities[0]),
+        words=tuple((word.first, word.last) for word in scene.tokenized[row].words),
+    )
 
 
 def _strangers(context: Context, scene: Scene, control_id: str | None, row: int) -> Tensor:

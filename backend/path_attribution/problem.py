@@ -1,6 +1,6 @@
 """What every attribution method is asked, and what it answers: tensors and callables only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,7 +42,8 @@ class Problem:
     generator: torch.Generator  # on the CPU
     chunks: Chunks
     on_step: OnStep = None
-    show: Callable[[Tensor], Result] | None = None  # an estimate so far, (B, C or 1, H, W), as a person sees it
+    # An estimate so far, (B, C or 1, H, W), as people see it: a result for each of them.
+    show: Callable[[Tensor], Sequence[Result]] | None = None
 
     def score(self, points: Tensor, targets: Tensor) -> Tensor:
         """The target's logit at each point, without gradients; (N, C, H, W), (N,) -> (N,)."""
@@ -73,8 +74,9 @@ class Problem:
     def step(self, done: int, total: int, message: str = "", so_far: Tensor | None = None) -> None:
         """Tell whoever waits how far it is, and what the attribution looks like by now. May raise Cancelled."""
         if self.on_step is not None:
-            partial = None if so_far is None or self.show is None else self.show(so_far)
-            self.on_step(Step(done, total, message, partial))
+            shown = None if so_far is None or self.show is None else self.show(so_far)
+            for partial in shown or (None,):
+                self.on_step(Step(done, total, message, partial))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from backend.errors import ModelFault
 from backend.models.first_layer import quick_first_layer
 from backend.path_attribution.problem import Explanation, Problem
 
-_BLOCK = 64  # masks drawn and held at a time; a constant, so that a seed means the same on every device
+BLOCK = 64  # masks drawn and held at a time; a constant, so that a seed means the same on every device
 
 
 def attribute(problem: Problem, samples: int = 500, grid: int = 7, keep: float = 0.5) -> Explanation:
@@ -47,7 +47,7 @@ def running_maps(problem: Problem, samples: int, grid: int, keep: float) -> Iter
 
 
 def random_masks(
-    samples: int, grid: int, keep: float, size: tuple[int, int], generator: torch.Generator, block: int = _BLOCK
+    samples: int, grid: int, keep: float, size: tuple[int, int], generator: torch.Generator, block: int = BLOCK
 ) -> Iterator[Tensor]:
     """Smooth random masks in blocks of (K, H, W) in [0, 1], on the CPU.
 
