@@ -181,7 +181,7 @@ def test_an_interrupted_search_goes_on_and_ends_the_same(bench):
     assert search.measure(*args, on_step=begun.append, state=saved)["tried"] == whole["tried"]
     in_all = []
     search.measure(*args, on_step=in_all.append)
-    assert len(begun) == len(in_all) - 4 * 3
+    assert len(begun) == len(in_all) - 4  # a step for each trial of so few pairs
 
 
 def test_the_grid_is_the_papers_and_late_layers_of_deep_towers():

@@ -33,7 +33,7 @@ class Round:
 
 
 # Samples take every kind of finding in turn: the first twelve of a radiograph model hold each kind once.
-ROUNDS = (Round(12, 12, 3), Round(36, 3))
+ROUNDS = (Round(12, 8, 2), Round(36, 2))
 
 
 @dataclass

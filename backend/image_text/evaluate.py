@@ -26,8 +26,8 @@ from backend.image_text.choosing import Trial, Values, grid_of, narrow
 from backend.image_text.data import DataRecipe, Radiographs
 from backend.image_text.data import load as load_radiographs
 from backend.image_text.held import Held, held_for
-from backend.image_text.problem import Problem
-from backend.image_text.run import FAMILY, embed, enlarge, implementation
+from backend.image_text.problem import Explanation, Problem
+from backend.image_text.run import FAMILY, all_at_once, embed, enlarge, implementation
 from backend.limits import LIMITS
 from backend.models.clip import TASK, ImageTextPair
 from backend.path_attribution.metrics import Summary, summarise
@@ -166,28 +166,53 @@ def _problem(bench: Bench, sample: Sample, modality: str, targets: Tensor, runti
 
 def image_map(bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime) -> Tensor:
     """(H, W) of the sample's sentence."""
+    return image_maps(bench, [sample], row, settings, runtime)[0]
+
+
+def image_maps(
+    bench: Bench, samples: Sequence[Sample], row: Row, settings: Mapping[str, Any], runtime: Runtime
+) -> list[Tensor]:
+    """(H, W) of each sample's sentence; all samples at once, where the method can."""
     with torch.no_grad():
-        targets = bench.pair.embed_texts([sample.text])
-    problem = _problem(bench, sample, bench.seen, targets, runtime)
-    maps = implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps
-    return enlarge(maps, tuple(sample.pixels.shape[-2:]))[0]
+        targets = [bench.pair.embed_texts([sample.text]) for sample in samples]
+    problems = [
+        _problem(bench, sample, bench.seen, target, runtime) for sample, target in zip(samples, targets, strict=True)
+    ]
+    explained = _explain(row, settings, problems)
+    return [
+        enlarge(one.maps, tuple(sample.pixels.shape[-2:]))[0] for one, sample in zip(explained, samples, strict=True)
+    ]
 
 
 def text_maps(
     bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime
 ) -> tuple[Tensor, Problem]:
     """(2, T): of the sample's own image and of the stranger; and the problem that was asked."""
-    targets = embed(bench.pair, bench.seen, torch.cat([sample.pixels, sample.stranger]))
-    tokenized = bench.pair.tokenizer.tokenize(sample.text)
-    words = tuple((word.first, word.last) for word in tokenized.words)
-    problem = _problem(bench, sample, "text", targets, runtime, words=words)
-    return implementation(method(row.method, FAMILY))(problem, **_complete(row, settings)).maps, problem
+    return text_maps_of(bench, [sample], row, settings, runtime)[0]
+
+
+def text_maps_of(
+    bench: Bench, samples: Sequence[Sample], row: Row, settings: Mapping[str, Any], runtime: Runtime
+) -> list[tuple[Tensor, Problem]]:
+    """`text_maps` of each sample; all at once, where the method can. Without a stranger: (1, T)."""
+    problems = []
+    for sample in samples:
+        seen = sample.pixels if sample.stranger is None else torch.cat([sample.pixels, sample.stranger])
+        tokenized = bench.pair.tokenizer.tokenize(sample.text)
+        words = tuple((word.first, word.last) for word in tokenized.words)
+        problems.append(_problem(bench, sample, "text", embed(bench.pair, bench.seen, seen), runtime, words=words))
+    return [(one.maps, problem) for one, problem in zip(_explain(row, settings, problems), problems, strict=True)]
 
 
 def text_map(bench: Bench, sample: Sample, row: Row, settings: Mapping[str, Any], runtime: Runtime) -> Tensor:
     """(T,) of the sample's own image."""
-    alone = dataclasses.replace(sample, stranger=sample.pixels[:0])
-    return text_maps(bench, alone, row, settings, runtime)[0][0]
+    return text_maps(bench, dataclasses.replace(sample, stranger=None), row, settings, runtime)[0][0]
+
+
+def _explain(row: Row, settings: Mapping[str, Any], problems: Sequence[Problem]) -> list[Explanation]:
+    spec, params = method(row.method, FAMILY), _complete(row, settings)
+    together = all_at_once(spec)
+    return together(problems, **params) if together else [implementation(spec)(one, **params) for one in problems]
 
 
 def _complete(row: Row, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +264,9 @@ def judge_text(bench: Bench, sample: Sample, maps: Tensor, problem: Problem) -> 
 
 
 # ----------------------------------------------------------------- choosing
+_ROWS = 40  # altered hidden states that go through the layers behind a bottleneck at once
+
+
 def choose(
     bench: Bench,
     row: Row,
@@ -265,11 +293,11 @@ def choose(
             return Trial(dict(settings), memory[key])
         trial = Trial(dict(settings))
         used = settings if draws is None or not _draws(row) else {**settings, "samples": draws}
-        for number in range(n):
+        for first in range(0, n, together := max(1, _ROWS // _complete(row, used).get("samples", _ROWS))):
             tick(f"choosing settings of {row.name}, {modality}: {n} pairs")
-            map_, values = _try(bench, row, modality, used, number, runtime)
-            trial.maps.append(map_)
-            trial.values.append(values)
+            maps, values = _try(bench, row, modality, used, range(first, min(first + together, n)), runtime)
+            trial.maps += maps
+            trial.values += values
         if n < len(bench.choosing):
             memory[key], trial.maps = trial.values, []
             on_trial()
@@ -289,24 +317,29 @@ def _has_statistics(bench: Bench, modality: str) -> bool:
 
 
 def _try(
-    bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], number: int, runtime: Runtime
-) -> tuple[Tensor, Values]:
-    """The map that settings give of a sample for choosing, its score, and confidence drop and increase with it."""
-    sample = bench.choosing[number]
-    if modality != "text":
-        map_ = image_map(bench, sample, row, settings, runtime)
-        judged = judge_image(bench, sample, map_, number)
-    elif sample.stranger is None:
-        return text_map(bench, sample, row, settings, runtime), {"score": None, "drop": None, "increase": None}
+    bench: Bench, row: Row, modality: str, settings: Mapping[str, Any], numbers: range, runtime: Runtime
+) -> tuple[list[Tensor], list[Values]]:
+    """The maps that settings give of samples for choosing, their scores, and confidence drop and increase with them."""
+    samples = [bench.choosing[number] for number in numbers]
+    if modality == "text":
+        found = text_maps_of(bench, samples, row, settings, runtime)
+        judged = [
+            {} if sample.stranger is None else judge_text(bench, sample, *one)
+            for sample, one in zip(samples, found, strict=True)
+        ]
+        maps = [both[0] for both, _ in found]
     else:
-        maps, problem = text_maps(bench, sample, row, settings, runtime)
-        map_, judged = maps[0], judge_text(bench, sample, maps, problem)
+        maps = image_maps(bench, samples, row, settings, runtime)
+        judged = [judge_image(bench, *one) for one in zip(samples, maps, numbers, strict=True)]
     shown = "text" if modality == "text" else "image"
-    return map_, {
-        "score": score_of(modality, judged),
-        "drop": judged[f"{shown}_drop"],
-        "increase": judged[f"{shown}_increase"],
-    }
+    return maps, [
+        {
+            "score": score_of(modality, one) if one else None,
+            "drop": one.get(f"{shown}_drop"),
+            "increase": one.get(f"{shown}_increase"),
+        }
+        for one in judged
+    ]
 
 
 def tried_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
