@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import random
+import re
 import tempfile
 import threading
 import time
@@ -175,6 +176,17 @@ def slope_mb_per_hour(at_s: np.ndarray, mb: np.ndarray, draws: int = 2000) -> tu
     return float(slope), float(low), float(high)
 
 
+def said_of_faults(log: str) -> dict[str, int]:
+    """How often the last line of each traceback stands in a server's log; malformed calls are among them.
+
+    >>> log = "up\\nTraceback (most recent call last):\\n  File ...\\n    f()\\nKeyError: 'a'\\nlater\\n"
+    >>> said_of_faults(log)
+    {"KeyError: 'a'": 1}
+    """
+    found = re.findall(r"^Traceback \(most recent call last\):\n(?:[ \t]+.*\n)*(\S.*)$", log, re.MULTILINE)
+    return dict(Counter(line[:200] for line in found))
+
+
 def soak(minutes: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, running_app(Path(folder), **SMALL_STORES) as url:
         process, started = server_process(url), time.monotonic()
@@ -189,6 +201,7 @@ def soak(minutes: float) -> dict[str, object]:
         for thread in threads:
             thread.join(timeout=60)
         seconds = process.cpu_times()
+        faults = said_of_faults((Path(folder) / "app.log").read_text(errors="replace"))
     at_s, mb, _ = (np.array(column, float) for column in zip(*samples, strict=True))
     warm = at_s > WARM_UP * 60 * minutes
     slope, low, high = slope_mb_per_hour(at_s[warm], mb[warm])
@@ -197,6 +210,7 @@ def soak(minutes: float) -> dict[str, object]:
         "questions": sum(traffic.done.values()),
         "by_kind": dict(sorted(traffic.done.items())),
         "unexpected": dict(traffic.unexpected),
+        "faults_in_the_log": faults,
         "server_cpu_s": round(seconds.user + seconds.system),
         "resident_mb_after_warm_up": round(float(mb[warm][0]), 1),
         "resident_mb_at_end": round(float(mb[-1]), 1),
