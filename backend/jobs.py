@@ -120,6 +120,7 @@ class JobQueue:
         self.folder = folder or default_folder()
         self.kinds = KINDS if kinds is None else kinds
         self._lock = threading.Lock()
+        self._submitting = threading.Lock()
         self._has_news = False  # a job came while the worker was looking
         self._worker: threading.Thread | None = None
         self._live: dict[str, JobStatus] = {}  # fresher than the file, for jobs that run here
@@ -132,15 +133,19 @@ class JobQueue:
         """
         if kind not in self.kinds:
             raise BadInput(f"unknown kind of job {kind!r}; one of {', '.join(self.kinds)}", "kind")
-        for status in self.list():
-            if (status.kind, status.args) == (kind, args) and status.state not in ENDED:
-                self._start_worker()
-                return status.id
+        with self._submitting:  # a double click is two threads that ask for the same
+            status = self._unended(kind, args) or self._begin(kind, args)
+        self._start_worker()
+        return status.id
+
+    def _unended(self, kind: str, args: dict[str, Any]) -> JobStatus | None:
+        return next((s for s in self.list() if (s.kind, s.args) == (kind, args) and s.state not in ENDED), None)
+
+    def _begin(self, kind: str, args: dict[str, Any]) -> JobStatus:
         text = json.dumps([kind, args, time.time_ns()], sort_keys=True)
         status = JobStatus(id=hashlib.sha256(text.encode()).hexdigest()[:12], kind=kind, args=args)
         self._write(status)
-        self._start_worker()
-        return status.id
+        return status
 
     def status(self, job_id: str) -> JobStatus:
         """Raises: BadInput: no such job."""

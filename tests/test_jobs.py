@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,18 @@ def test_result_and_progress(queue):
 def test_equal_work_is_joined(queue):
     args = {"n": 50, "pause": 0.02}
     assert queue.submit("count", args) == queue.submit("count", args)
+
+
+def test_a_double_click_is_one_job(queue):
+    args, start = {"n": 50, "pause": 0.02}, threading.Barrier(8)
+
+    def click(_: int) -> str:
+        start.wait(10)
+        return queue.submit("count", args)
+
+    with ThreadPoolExecutor(8) as clicks:
+        assert len(set(clicks.map(click, range(8)))) == 1
+    assert len(queue.list()) == 1
 
 
 def test_leaving_does_not_stop_a_job_and_attach_finds_it_again(queue):

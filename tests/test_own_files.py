@@ -256,8 +256,9 @@ def put_into_cache(hub: Path) -> None:
 
 
 def test_without_network_a_hub_encoder_fails_in_one_sentence(quick, hub):
-    with pytest.raises(NotAvailable, match="needs weights from the hub, which does not answer"):
+    with pytest.raises(NotAvailable, match="does not answer; connect once, or see the pictures another way") as raised:
         fitted(quick, "dinov2", 28)
+    assert raised.value.field == "encoder"
     with pytest.raises(BadInput, match="timm has no network with weights named"):
         coders.fetch_hub_coder("no_such_net", 4)
 

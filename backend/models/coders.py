@@ -161,7 +161,13 @@ def fetch_hub_coder(name: str, n_latents: int, side: int = HUB_SIDE) -> HubCoder
 
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         raise BadInput(f"timm has no network with weights named {name!r}; see timm.list_pretrained()", "encoder")
-    file = fetch(timm.get_pretrained_cfg(name).hf_hub_id, name)
+    try:
+        file = fetch(timm.get_pretrained_cfg(name).hf_hub_id, name)
+    except NotAvailable as error:
+        raise NotAvailable(
+            f"{name} needs weights from the hub, which does not answer; connect once, or see the pictures another way",
+            "encoder",
+        ) from error
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights are thrown away
             torch.manual_seed(0)

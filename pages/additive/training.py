@@ -53,6 +53,7 @@ def _offer_training(own: Own) -> None:
             key="additive.own.encoder",
         )  # fmt: skip
         st.caption(f"**It can show:** {ENCODERS[encoder].can}  \n**It cannot:** {ENCODERS[encoder].cannot}")
+        _say_why_not(encoder)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             seed = st.number_input("Seed", 0, 10_000, key="additive.own.seed", width=140)
             is_wanted = st.button(
@@ -67,9 +68,17 @@ def _offer_training(own: Own) -> None:
         try:
             data = own_store.keep(own.dataset)
             title = f"{own.choices.target} of {own.dataset.name}"
-            jobs().submit(JOB_KIND, {"data": data, "encoder": encoder, "seed": int(seed), "title": title})
+            args = {"data": data, "encoder": encoder, "seed": int(seed), "title": title}
+            remember("additive.own.job", jobs().submit(JOB_KIND, args))
         except PrismError as error:
             refused(error.sentence)
+
+
+def _say_why_not(encoder: str) -> None:
+    """Why the training that was asked for here last failed, beside the choice that it failed for."""
+    failed = next((job for job in own_store.fits(jobs()) if job.id == recall("additive.own.job")), None)
+    if failed is not None and failed.error_field == "encoder" and failed.args["encoder"] == encoder:
+        refused(failed.error)
 
 
 # ----------------------------------------------------------------- jobs
