@@ -9,6 +9,7 @@ from backend.contracts import AttributionRequest
 from backend.examples import example_bytes
 from backend.service import local_service
 from pages.shared.figures import Display, Panel, channel_sum, colour_limits, format_value
+from tests.visiting import settle
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -63,3 +64,32 @@ def test_the_browser_says_what_the_arrays_hold(visitor, app_url, panel):
     expect(visitor.locator('[data-for="zoom"]')).to_have_text("1.4×")
     visitor.keyboard.press("0")
     expect(visitor.locator('[data-for="zoom"]')).to_have_text("1×")
+
+
+def colourfulness(page: Page, title: str) -> float:
+    """How far apart red and blue are on average in what a canvas shows, 0 to 255."""
+    return picture(page, title).evaluate(
+        """(canvas) => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            let sum = 0;
+            for (let i = 0; i < data.length; i += 4) sum += Math.abs(data[i] - data[i + 2]);
+            return sum / (data.length / 4);
+        }"""
+    )
+
+
+def test_a_coloured_picture_keeps_its_colours_under_a_map_until_grey_is_chosen(visitor, app_url):
+    visitor.goto(f"{app_url}/image-text?model=scenes-clip&example=scene-01&methods=m2ib&m2ib.n_steps=2&opacity=0")
+    title = visitor.locator(".large .title").first
+    expect(title).to_have_text(re.compile("M2IB"))
+    settle(visitor)
+    name = re.escape(title.inner_text())
+    visitor.locator(".large").get_by_text("Colour", exact=True).click()
+    coloured = colourfulness(visitor, name)
+    visitor.locator(".large").get_by_text("Grey", exact=True).click()
+    settle(visitor)
+    assert colourfulness(visitor, name) < 1 < coloured
+    assert "picture=grey" in visitor.url
+    visitor.goto(f"{app_url}/path-attribution?example=digit-3&methods=ig")
+    expect(picture(visitor, "Integrated Gradients")).to_be_visible()
+    expect(visitor.locator('[data-name="picture"]')).to_be_hidden()  # a grey picture has no such choice

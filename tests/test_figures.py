@@ -93,7 +93,7 @@ def test_a_map_without_a_zero_counts_from_its_lowest_value():
     assert limits["r"] == limits["f"] == pytest.approx(np.percentile(flat.values, 99), rel=1e-4)
     assert (drawn[darkest] == figures.UNSIGNED_COLOURS[0]).all() and drawn.max() > 200
     assert np.abs(drawn - plain).max() < 12  # equal structure looks equal, whatever it stands on
-    overlay = figures.draw_map(IMAGE, raised, Display(opacity=1.0), limits["r"])
+    overlay = figures.draw_map(IMAGE, raised, Display(opacity=1.0, picture="grey"), limits["r"])
     assert (overlay[darkest] == np.round(figures.to_grey(IMAGE) * 255)[darkest]).all()
 
 
@@ -120,9 +120,33 @@ def test_the_browser_gets_the_structure_of_a_nearly_constant_map():
 def test_an_overlay_leaves_the_image_where_nothing_is_attributed():
     values = np.zeros((12, 10), np.float32)
     values[3, 3] = 1.0
-    drawn = figures.draw_map(IMAGE, Panel("a", "A", values), Display(opacity=1.0), 1.0)
+    drawn = figures.draw_map(IMAGE, Panel("a", "A", values), Display(opacity=1.0, picture="grey"), 1.0)
     grey = np.round(figures.to_grey(IMAGE) * 255)
     assert (drawn[0, 0] == grey[0, 0]).all() and (drawn[3, 3] == figures.SIGNED_COLOURS[-1]).all()
+
+
+def test_colours_can_be_told_under_the_highest_value():
+    scene = np.full((4, 2, 3), 0.9)
+    scene[:, 0], scene[:, 1] = (0.8, 0.1, 0.1), (0.2, 0.3, 0.9)
+    high = Panel("a", "A", np.ones((4, 2), np.float32), signed=False)
+    red, blue = figures.draw_map(scene, high, Display(), 1.0)[0].astype(int)
+    assert red[0] > blue[0] + 20 and blue[2] > red[2] + 20
+    low = Panel("a", "A", np.zeros((4, 2), np.float32), signed=False)
+    red, blue = figures.draw_map(scene, low, Display(), 1.0)[0].astype(int)
+    assert red[0] > red[2] + 80 and blue[2] > blue[0] + 80  # where there is no map: muted, not gone
+
+
+def test_a_grey_picture_is_grey_under_a_map_whatever_is_chosen():
+    grey = np.repeat(IMAGE[:, :, :1], 3, axis=2)
+    panel = Panel("a", "A", np.abs(MAP), signed=False)
+    shown = [figures.draw_map(grey, panel, Display(picture=picture), 1.0) for picture in ("colour", "grey")]
+    assert not figures.is_coloured(grey) and figures.is_coloured(IMAGE) and (shown[0] == shown[1]).all()
+    headers = []
+    for image in (grey, IMAGE):
+        blob = pack(image, [panel], Display(), "a picture", None)
+        headers.append(json.loads(blob[4 : 4 + struct.unpack_from("<I", blob)[0]]))
+    assert headers[0]["coloured"] is None
+    assert headers[1]["coloured"] == {"colour": figures.COLOUR_KEPT, "opacity": figures.OPACITY_KEPT}
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -165,6 +189,8 @@ def test_a_display_is_read_from_anything():
         {"view": "map", "values": "<script>", "clip": "95", "opacity": "2", "outline": "false"}
     )
     assert shown == Display(view="map", clip=95.0, outline=False)
+    assert Display.from_mapping({"picture": "grey"}).picture == "grey"
+    assert Display.from_mapping({"picture": "blue"}).picture == "colour"
     assert Display.from_mapping(Display(scale="own").as_mapping()) == Display(scale="own")
 
 

@@ -99,11 +99,10 @@ def _show_reading(board: Board) -> None:
     st.caption(
         "Limits. A map says what this model uses on this pair: not that the model is right, nor what a patient has. A "
         "map exists for every sentence, true or false: look at the cosine, at the thresholds, and at what a swapped "
-        "sentence does. Overlap of the largest quarter with a small box cannot be high: read IoU beside its maximum. "
-        "cxr-clip has seen one patient's CT, posed and altered by a simulator."
+        "sentence does. Overlap of the largest quarter with a small box cannot be high: read IoU beside its maximum."
     )
     if board.settings.model == "cxr-clip":
-        st.caption(TOO_LITTLE_COMPRESSION)
+        st.caption("cxr-clip has seen one patient's CT, posed and altered by a simulator. " + TOO_LITTLE_COMPRESSION)
     for method in board.settings.methods:
         spec = PAIR_METHODS[method]
         with st.container(border=True):

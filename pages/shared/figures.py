@@ -29,9 +29,14 @@ View = Literal["overlay", "map", "image"]
 Values = Literal["signed", "absolute", "positive"]
 Scale = Literal["shared", "own"]
 Origin = Literal["zero", "lowest"]
+Picture = Literal["colour", "grey"]
 
 CLIP_RANGE = (90.0, 100.0)  # percentile of |value| at which the colours end
 OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to this power: nothing veils the image
+# Under a map a picture keeps so much of its colours, and the map so much of its opacity: "red" can be checked by eye
+# under the map's highest values, and no colour of the picture is as strong as the map's own.
+COLOUR_KEPT, OPACITY_KEPT = 0.7, 0.75
+_COLOURED = 0.1, 0.001  # apart between channels, and of so many pixels: less is a grey picture with a tint
 PLOT_HEIGHT, LEGEND_ROW = 320, 22  # pixels on screen; a legend's row holds about three names
 ZERO_LINE = {"width": 1, "dash": "dot", "color": "#888888"}
 OUTLINE_COLOUR = "#22c55e"
@@ -143,11 +148,12 @@ class Display:
     clip: float = 99.0  # percentile of |value|
     opacity: float = 0.9
     outline: bool = True  # of the object, where a mask is known
+    picture: Picture = "colour"  # under an overlay; a grey picture is grey in both
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, object]) -> "Display":
         """Read what the browser or an address sent; what makes no sense keeps its default."""
-        allowed = {"view": View, "values": Values, "scale": Scale}
+        allowed = {"view": View, "values": Values, "scale": Scale, "picture": Picture}
         chosen: dict[str, object] = {
             name: given[name] for name, literal in allowed.items() if given.get(name) in literal.__args__
         }
@@ -286,6 +292,18 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return np.repeat(luminance[:, :, None], 3, axis=2)
 
 
+def is_coloured(image: np.ndarray) -> bool:
+    """Whether a picture (H, W, 3 or 1) in [0, 1] has colours worth keeping under a map."""
+    apart, share = _COLOURED
+    return bool((np.ptp(image, axis=2) > apart).mean() > share)
+
+
+def under_map(image: np.ndarray, display: Display) -> np.ndarray:
+    """(H, W, 3 or 1) in [0, 1] -> (H, W, 3): what lies under a map, grey or in muted colours."""
+    grey = to_grey(image)
+    return grey if display.picture == "grey" or image.shape[2] == 1 else grey + COLOUR_KEPT * (image - grey)
+
+
 def draw_map(image: np.ndarray, panel: Panel, display: Display, limit: float) -> np.ndarray:
     """One panel as (H, W, 3) uint8 at the map's own resolution.
 
@@ -301,8 +319,9 @@ def draw_map(image: np.ndarray, panel: Panel, display: Display, limit: float) ->
     if display.view == "map":
         return colours
     strength = np.clip(np.abs(values) / limit, 0, 1) ** OVERLAY_GAMMA if limit > 0 else np.zeros_like(values)
-    alpha = (display.opacity * strength)[:, :, None]
-    return np.round((1 - alpha) * to_grey(image) * 255 + alpha * colours).astype(np.uint8)
+    opacity = display.opacity * (OPACITY_KEPT if display.picture == "colour" and is_coloured(image) else 1)
+    alpha = (opacity * strength)[:, :, None]
+    return np.round((1 - alpha) * under_map(image, display) * 255 + alpha * colours).astype(np.uint8)
 
 
 def outline_path(mask: np.ndarray) -> str:

@@ -18,12 +18,15 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend.images import encode_png
 from pages.shared.figures import (
+    COLOUR_KEPT,
+    OPACITY_KEPT,
     OVERLAY_GAMMA,
     SIGNED_COLOURS,
     UNSIGNED_COLOURS,
     Display,
     Panel,
     TimeAndFrequency,
+    is_coloured,
     lowest_of,
     unit_of,
 )
@@ -151,6 +154,7 @@ def pack(
         "description": description,
         "display": display.as_mapping(),
         "overlay_gamma": OVERLAY_GAMMA,
+        "coloured": {"colour": COLOUR_KEPT, "opacity": OPACITY_KEPT} if is_coloured(image) else None,
         "panels": rows + described,
         "mask": None if mask is None else _mask_bits(mask),
         "arrangement": asdict(arrangement),

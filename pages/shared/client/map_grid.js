@@ -75,6 +75,7 @@ class MapGrid {
     this.gamma = header.overlay_gamma;
     this.root.classList.toggle("large", arrangement.layout === "large");
     this.find(".tools").hidden = this.find(".hint").hidden = !arrangement.with_tools;
+    this.find('[data-name="picture"]').hidden = !header.coloured;
     this.find('[data-name="values"]').hidden = !header.panels.some((panel) => panel.values && panel.signed);
     this.find(".drawing").hidden = !arrangement.may_draw;
     this.find(".outline").hidden = !header.mask;
@@ -112,16 +113,22 @@ class MapGrid {
     const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
     const context = canvas.getContext("2d");
     context.drawImage(picture, 0, 0);
-    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-    for (let i = 0; i < pixels.data.length; i += 4) {
-      const grey = 0.2126 * pixels.data[i] + 0.7152 * pixels.data[i + 1] + 0.0722 * pixels.data[i + 2];
-      pixels.data[i] = pixels.data[i + 1] = pixels.data[i + 2] = grey;
-    }
     this.image = canvas;
-    this.grey = new OffscreenCanvas(canvas.width, canvas.height);
-    this.grey.getContext("2d").putImageData(pixels, 0, 0);
+    this.under = { grey: this.muted(canvas, 0), colour: this.muted(canvas, this.header.coloured?.colour ?? 0) };
     if (this.imageAddress) { this.window = { x: 0, y: 0, zoom: 1 }; this.cross = null; }
     this.imageAddress = address;
+  }
+
+  /** A copy of a picture that keeps so much of its colours. */
+  muted(canvas, kept) {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height), { data } = pixels;
+    for (let i = 0; i < data.length; i += 4) {
+      const grey = 0.2126 * data[i] + 0.7152 * data[i + 1] + 0.0722 * data[i + 2];
+      for (let c = i; c < i + 3; c++) data[c] = grey + kept * (data[c] - grey);
+    }
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    copy.getContext("2d").putImageData(pixels, 0, 0);
+    return copy;
   }
 
   // ------------------------------------------------------------------ building
@@ -304,7 +311,11 @@ class MapGrid {
     const only_image = panel.key === "image" || this.display.view === "image" || !card.map;
     if (only_image) place(this.image, 1);
     else if (this.display.view === "map") place(card.map, 1);
-    else { place(this.grey, 1); place(card.map, this.display.opacity); }
+    else {
+      const { picture, opacity } = this.display, kept = picture === "colour" ? this.header.coloured?.opacity ?? 1 : 1;
+      place(this.under[picture], 1);
+      place(card.map, opacity * kept);
+    }
     context.globalAlpha = 1;
     this.drawOutline(context, width, height);
     this.drawBoxes(context, width, height, ratio);
@@ -421,7 +432,7 @@ class MapGrid {
       if (!(name in this.display)) return;
       this.display = { ...this.display, [name]: type === "checkbox" ? checked : type === "range" ? Number(value) : value };
       this.showTools();
-      if (name === "opacity" || name === "outline") this.redraw();
+      if (["opacity", "outline", "picture"].includes(name)) this.redraw();
       else this.recolour();
     });
     // Only a finished choice goes to the server, and only so that links and files know it.
