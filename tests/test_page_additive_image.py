@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend.additive_image import own_store
 from backend.contracts import Result
+from backend.errors import BadInput, NotAvailable
 from backend.files import data_folder
 from backend.images import encode_png
 from backend.jobs import JobQueue
@@ -26,6 +27,8 @@ NEEDS_WEIGHTS = pytest.mark.skipif(not settings.models_here(), reason="no traine
 
 def fake_training(args: dict, context: object) -> dict:
     """Stands in for a training run: it only says that it was there."""
+    if args["encoder"] == "dinov2":
+        raise NotAvailable("the hub does not answer", "encoder")
     return {"held_out_score": 0.5, **args}
 
 
@@ -217,6 +220,20 @@ def test_a_table_and_an_archive_become_a_training_job(own_page, queue):
     assert own_page.button(key=f"additive.own.show.{job.id}")
     own_page.button(key=f"additive.own.forget.{job.id}").click().run()
     assert not own_store.fits(queue) and not list(data_folder().glob("*.npz"))
+
+
+def test_an_encoder_that_failed_says_why_beside_its_choice_and_nothing_is_lost(own_page, queue):
+    bring(own_page, own_csv(), own_zip())
+    own_page.radio(key="additive.own.encoder").set_value("dinov2").run()
+    own_page.button(key="additive.own.train").click().run()
+    (job,) = own_store.fits(queue)
+    with pytest.raises(BadInput, match="does not answer"):
+        queue.attach(job.id)
+    own_page.run()
+    assert texts(own_page).count("the hub does not answer") == 2  # here and in the list of trainings
+    assert f"{N} rows can be used" in texts(own_page) and not own_page.button(key="additive.own.train").disabled
+    own_page.radio(key="additive.own.encoder").set_value("pca").run()
+    assert texts(own_page).count("the hub does not answer") == 1
 
 
 def test_bad_rows_are_listed_and_go_only_with_consent(own_page, queue):
