@@ -68,7 +68,7 @@ def _panel(title: str, key: str, method: str, answer: Explained | Refusal | None
 def image_caption(answer: Explained) -> str:
     """What passed, and what it kept."""
     total, after = answer.total("image"), answer.after("image")
-    parts = [f"cosine of image and sentence {format_value(answer.cosine)}"]
+    parts = [f"cosine of {answer.noun} and sentence {format_value(answer.cosine)}"]
     if after is not None:
         parts.append(f"{format_value(after)} through the bottleneck")
     if total is not None and "nats" in answer.unit:

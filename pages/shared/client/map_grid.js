@@ -76,6 +76,7 @@ class MapGrid {
     this.root.classList.toggle("large", arrangement.layout === "large");
     this.find(".tools").hidden = this.find(".hint").hidden = !arrangement.with_tools;
     this.find('[data-name="picture"]').hidden = !header.coloured;
+    this.find('[value="image"] + span').textContent = arrangement.axes ? "Sound" : "Image";
     this.find('[data-name="values"]').hidden = !header.panels.some((panel) => panel.values && panel.signed);
     this.find(".drawing").hidden = !arrangement.may_draw;
     this.find(".outline").hidden = !header.mask;
