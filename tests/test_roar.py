@@ -13,7 +13,7 @@ from backend.image_text import choosing, evaluate, roar, roar_evaluation, search
 from backend.image_text.held import Held
 from backend.jobs import JobQueue, JobStatus
 from backend.runtime import Runtime
-from pages.pairs import orders, runs
+from pages.pairs import orders, runs, verdict
 from tests.pairs import SIDE, tiny_pair
 from tests.test_image_text_evaluate import made_up
 
@@ -263,3 +263,36 @@ def test_runs_that_ship_say_how_they_were_made_and_are_of_the_weights_that_ship(
     assert table["command"].startswith(f"python -m backend evaluate image_text --model {table['model']} --preset ")
     assert table["n"] >= roar.LEAST_PAIRS and table["seeds"] >= 1 and table["machine"] and not runs.is_stale(table)
     assert path.stem in runs.stored(table["model"], table["preset"])
+
+
+# ----------------------------------------------------------------- what a table shows, in sentences
+def test_a_bottleneck_is_called_ahead_only_where_every_interval_leaves_0_out():
+    pairs = [("chefer", "iou", 0.01), ("chefer:smooth=0.75", "iou", -0.01), ("chefer", "pointing", 0.02)]
+    table = {
+        "columns": [{"key": "iou", "title": "Box IoU"}, {"key": "pointing", "title": "Pointing game"}],
+        "rows": [
+            {"name": "m2ib", "title": "M2IB", "metrics": {"words_first": {"mean": 0.66}}},
+            {"name": "chefer", "title": "Chefer et al."},
+            {"name": "chefer:smooth=0.75", "title": "Chefer et al.:smooth=0.75"},
+        ],
+        "paired": [
+            *({"ours": "m2ib", "theirs": t, "metric": m, "mean": low, "low": low, "high": 1.0} for t, m, low in pairs),
+            *(
+                {
+                    "ours": "m2ib: words_first",
+                    "theirs": t,
+                    "metric": "words_first",
+                    "mean": 0.1,
+                    "low": low,
+                    "high": 0.2,
+                }
+                for t, low in (("words_chance", 0.05), ("words_first_control", -0.05))
+            ),
+        ],
+    }
+    (places,), (words,) = verdict.places_said(table), verdict.words_said(table)
+    assert "ahead of every other method and of the priors on Pointing game" in places
+    assert "on Box IoU not surely ahead of Chefer et al., smooth 0.75." in places
+    assert "not surely" in words and "+10% [-5%, +20%]" in words
+    table["paired"][-1]["low"] = 0.01
+    assert "not surely" not in verdict.words_said(table)[0]

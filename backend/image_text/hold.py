@@ -190,15 +190,20 @@ def choose_settings(
 ) -> dict[str, Any]:
     """Settings of every method that has any to choose, for what is seen and texts apart.
 
-    Returns: {"settings", "searched": which table they are the first of, or "tried": all that were tried now}.
+    What a stored search of the same weights has is taken from it; other methods are searched now.
+
+    Returns: {"settings", "searched": the stored table and its methods, "tried": what was tried now}.
     """
     path = SEARCHES / f"image_text-{bench.pair.key}-search.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if table.get("digest") == bench.pair.digest and set(methods) <= set(table["would_choose"]):
-        return {"settings": search.chosen_of(table), "searched": f"assets/evaluations/{path.name}"}
-    measured = search.measure(bench, search.rows_of(methods), 0, runtime, on_step=on_step)
-    chosen = {
+    found = search.chosen_of(table) if table.get("digest") == bench.pair.digest else {}
+    stored = {key: found[key] for key in methods if key in found}
+    missing = search.rows_of(key for key in methods if key not in stored)
+    measured = search.measure(bench, missing, 0, runtime, on_step=on_step)
+    searched = {
         name: {modality: tried[0]["settings"] for modality, tried in by_modality.items()}
         for name, by_modality in measured["tried"].items()
     }
-    return {"settings": chosen, "tried": measured["tried"]}
+    settings = {key: (stored | searched)[key] for key in methods if key in stored | searched}
+    source = {"searched": f"assets/evaluations/{path.name}: {', '.join(stored)}"} if stored else {}
+    return {"settings": settings, **source, "tried": measured["tried"]}
