@@ -7,6 +7,7 @@ import streamlit as st
 from pages.pairs import roar, search
 from pages.pairs.orders import draw_orders, draw_paper
 from pages.pairs.runs import Plan, draw_rows, tables_of
+from pages.pairs.verdict import draw_verdict
 from pages.shared.controls import begin
 from pages.shared.exports import Column
 from pages.shared.session import escape
@@ -42,6 +43,7 @@ def _show_table(model: str) -> None:
     for name, table in tables.items():
         where = "run here" if name == "here" else "stored"
         draw_rows(f"{table['model']}, {where}: {table.get('about', 'held-out pairs')}", name, table)
+        draw_verdict(table)
         _draw_paired(table)
         draw_orders(table)
     draw_paper()
