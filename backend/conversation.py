@@ -12,7 +12,8 @@ from backend.contracts import Result, Step
 from backend.errors import Cancelled
 
 SIGN_OF_LIFE_S = 1.0  # a stream speaks at least so often, so that a caller who is gone is noticed
-BETWEEN_STEPS_S = 0.1  # and at most so often
+BETWEEN_STEPS_S = 0.1, 0.5  # and steps at most so often: first, and of work that takes long
+_PACE = 0.1  # of the time that it took so far: a bar moves as smoothly to the eye
 
 
 class Conversation:
@@ -26,13 +27,16 @@ class Conversation:
         self._outcome: Result | BaseException | None = None
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        threading.Thread(target=self._run, args=(loop, news), name="api-call", daemon=True).start()
-        told, partial, spoke = None, None, time.monotonic()
+        """Steps, spaced so that they cost little beside the work, and the answer as soon as it is there."""
+        loop, news, over = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        threading.Thread(target=self._run, args=(loop, news, over), name="api-call", daemon=True).start()
+        told, partial, began = None, None, time.monotonic()
+        spoke = began
         try:
             while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), SIGN_OF_LIFE_S)
+                first, most = BETWEEN_STEPS_S
+                await _wait(over, min(most, max(first, _PACE * (time.monotonic() - began))))
+                await _wait(news, SIGN_OF_LIFE_S)
                 news.clear()
                 with self._lock:
                     step, outcome = self._step, self._outcome
@@ -47,14 +51,14 @@ class Conversation:
                 body = None if step is None else await asyncio.to_thread(wire.step_to_wire, step, is_news)
                 yield {"step": body, "answer": None}
                 told, partial, spoke = step, None if step is None else step.partial, time.monotonic()
-                await asyncio.sleep(BETWEEN_STEPS_S)
         finally:
             self._left.set()
 
-    def _run(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
-        def wake() -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event, over: asyncio.Event) -> None:
+        def wake(*events: asyncio.Event) -> None:
             try:
-                loop.call_soon_threadsafe(news.set)
+                for event in events:
+                    loop.call_soon_threadsafe(event.set)
             except RuntimeError:  # the loop is closed: the server stops
                 self._left.set()
 
@@ -65,7 +69,7 @@ class Conversation:
                 is_news = step is not self._step
                 self._step = step
             if is_news:
-                wake()
+                wake(news)
 
         try:
             outcome: Result | BaseException = self._work(on_step)
@@ -73,4 +77,9 @@ class Conversation:
             outcome = error
         with self._lock:
             self._outcome = outcome
-        wake()
+        wake(news, over)
+
+
+async def _wait(event: asyncio.Event, at_most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), at_most_s)

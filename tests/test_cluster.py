@@ -82,14 +82,10 @@ class Cluster:
     def processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def replicas(self) -> list[psutil.Process]:
-        """Processes of replicas that live."""
-        found = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if "ServeReplica:prism:replica" in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+    def replicas(self, deployment: str = "replica") -> list[psutil.Process]:
+        """Processes of replicas that live; of the engine, or of the board."""
+        mark = f"ServeReplica:prism:{deployment}"
+        return [process for process in self.processes() if mark in " ".join(command_of(process))]
 
     def stop(self) -> None:
         processes = self.processes() if self.process.poll() is None else []
@@ -99,6 +95,14 @@ class Cluster:
         for process in [*processes, self.process]:
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 process.kill()
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Its command line; empty if it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def settings(home: Path) -> dict[str, str]:
@@ -180,6 +184,18 @@ def test_answers_equal_those_computed_here_bit_for_bit(service, here, request_):
     assert {n: a.tobytes() for n, a in theirs.arrays.items()} == {n: a.tobytes() for n, a in ours.arrays.items()}
 
 
+def test_an_answer_that_was_given_before_needs_no_replica(service, cluster):
+    request = replace(MAP, seed=77)
+    first, replicas = service.run(request), cluster.replicas()
+    for process in replicas:
+        process.suspend()
+    try:
+        assert service.run(request) == first
+    finally:
+        for process in replicas:
+            process.resume()
+
+
 def test_errors_keep_their_class_sentence_and_field(service, here):
     wrong = replace(MAP, target=99)
     with pytest.raises(BadInput) as theirs:
@@ -219,7 +235,7 @@ def test_status_and_models_are_those_of_all_replicas(service, here):
     wait_until(lambda: service.status().device == "2 replicas: CPU, 1 thread")
 
 
-def test_a_model_of_ones_own_is_known_to_every_replica(service, cluster):
+def add_own_model(service: RemoteService, key: str) -> None:
     from safetensors.torch import save
 
     from backend.models import networks
@@ -228,14 +244,23 @@ def test_a_model_of_ones_own_is_known_to_every_replica(service, cluster):
         torch.manual_seed(0)
         weights = save(networks.build("lenet-gap", 3, 1).state_dict())
     fields = {
-        "key": "own", "task": "classification", "architecture": "prism:lenet-gap", "labels": ["a", "b", "c"],
+        "key": key, "task": "classification", "architecture": "prism:lenet-gap", "labels": ["a", "b", "c"],
         "input_size": [28, 28], "channels": "L",
     }  # fmt: skip
-    assert service.add_model(fields, weights).key == "own"
-    callers = [Caller(service, replace(MAP, model="own", seed=seed)) for seed in range(6)]
+    assert service.add_model(fields, weights).key == key
+
+
+def ask_everywhere(service: RemoteService, model: str) -> None:
+    """Several at once, so that each replica gets some."""
+    callers = [Caller(service, replace(MAP, model=model, seed=seed)) for seed in range(6)]
     for caller in callers:
-        caller.join(timeout=30)
+        caller.join(timeout=60)
         assert caller.error is None and caller.result is not None
+
+
+def test_a_model_of_ones_own_is_known_to_every_replica(service, cluster):
+    add_own_model(service, "own")
+    ask_everywhere(service, "own")
     service.remove_model("own")
     with pytest.raises(BadInput, match="unknown model"):
         service.run(PredictionRequest(IMAGE, "own"))
@@ -321,7 +346,7 @@ def test_inputs_and_answers_are_not_in_rays_shared_memory_or_files(service, clus
     sessions = {
         Path(part.split("=", 1)[1])
         for process in cluster.processes()
-        for part in process.cmdline()
+        for part in command_of(process)
         if part.startswith(("--session-dir=", "--session_dir="))
     }
     assert sessions
@@ -354,6 +379,22 @@ def test_no_request_is_lost_when_a_replica_is_killed(service, here, cluster):
     for caller in callers[::4]:
         assert untimed(caller.result) == untimed(here.run(caller.request))
     wait_until(lambda: len({process.pid for process in cluster.replicas()} - {victim.pid}) == 2, timeout_s=60)
+
+
+def test_a_model_of_ones_own_outlives_the_board(service, cluster):
+    """The board that Ray starts anew is told of it by the replicas, and tells a replica that starts later."""
+    add_own_model(service, "lasting")
+    ask_everywhere(service, "lasting")  # both replicas know it now
+    (board,) = cluster.replicas("board")
+    os.kill(board.pid, signal.SIGKILL)
+    wait_until(lambda: {process.pid for process in cluster.replicas("board")} - {board.pid}, timeout_s=60)
+    first, last = cluster.replicas()
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: len({process.pid for process in cluster.replicas()} - {first.pid}) == 2, timeout_s=60)
+    wait_until(lambda: service.status().device.startswith("2 replicas"), timeout_s=60)
+    os.kill(last.pid, signal.SIGKILL)  # so that one answers that never heard of it from who added it
+    assert service.run(replace(MAP, model="lasting", seed=100)).arrays
+    service.remove_model("lasting")
 
 
 def test_a_cluster_that_is_gone_is_one_sentence(home):

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class Replica:
         self._board = board
         self._name = serve.get_replica_context().replica_id.unique_id
         self._epoch, self._heard = "", 0  # changes of the models' list that this replica knows
+        self._added: dict[str, dict[str, Any]] = {}  # by key, as they were told: a new board must be told them
         self._hearing = asyncio.Lock()
 
     # ------------------------------------------------------------- inputs
@@ -62,13 +63,14 @@ class Replica:
 
     # ------------------------------------------------------------- work
     async def run(
-        self, body: dict[str, Any], session: str, names: list[str], inputs: Inputs
+        self, body: dict[str, Any], session: str, names: list[str], inputs: Inputs, news: Sequence[Any] = ("", 0)
     ) -> AsyncIterator[dict[str, Any]]:
         """Answer a request, telling its steps; {"missing": ids} and nothing else if inputs must be sent along.
 
         Args:
             names: ids of inputs that the caller can send.
             inputs: some of these, with their bytes.
+            news: epoch and number of the changes of the models' list that the caller knows of.
         """
         for name in self._missing(list(inputs)):
             await self.put(*inputs[name])
@@ -78,7 +80,7 @@ class Replica:
             return
         left = threading.Event()
         try:
-            await self._hear_of_models()
+            await self._keep_up(news)
             await self._hold_model()
             work = functools.partial(self._work, request_from_json(body), session or None)
             async for message in Conversation(work, left).messages():
@@ -120,48 +122,71 @@ class Replica:
         """Try a model here; if it is good, all replicas hear of it."""
         await self._hear_of_models()
         answer = await _told(lambda: wire.spec_to_wire(self.service.add_model(fields, weights)))
-        if "error" not in answer:
-            await self._tell_others({"add": fields, "weights": weights})
-        return answer
+        if "error" in answer:
+            return answer
+        change = self._added[answer["key"]] = {"add": fields, "weights": weights}
+        return {"answer": answer, "news": await self._tell_others(change)}
 
     async def remove_model(self, key: str) -> dict[str, Any]:
         await self._hear_of_models()
         answer = await _told(lambda: self.service.remove_model(key) or {})
-        if "error" not in answer:
-            await self._tell_others({"remove": key})
-        return answer
+        if "error" in answer:
+            return answer
+        self._added.pop(key, None)
+        return {"answer": answer, "news": await self._tell_others({"remove": key})}
 
-    async def _tell_others(self, change: dict[str, Any]) -> None:
+    async def _tell_others(self, change: dict[str, Any]) -> list[Any]:
+        """Returns: epoch and number of the changes, this one among them."""
         async with self._hearing:
-            await asyncio.wait_for(self._board.record.remote(change), BOARD_S)
+            news = await asyncio.wait_for(self._board.record.remote(change), BOARD_S)
             self._heard += 1
         await self.check_health()
+        return news
+
+    async def _keep_up(self, news: Sequence[Any]) -> None:
+        """Ask the board only where it is known, or likely, to know more: that costs as much as a stored answer."""
+        key, (epoch, count) = serve.get_multiplexed_model_id(), news
+        is_behind = epoch and (epoch != self._epoch or count > self._heard)
+        if is_behind or (key and key not in self.service.library.specs()):
+            await self._hear_of_models()
 
     async def _hear_of_models(self) -> None:
-        """Do what was done to the list of models elsewhere."""
+        """Do what was done to the list of models elsewhere; tell a board that was started again what it has lost."""
         async with self._hearing:
             try:
-                asked = self._board.changes_since.remote(self._epoch, self._heard)
-                epoch, changes = await asyncio.wait_for(asked, BOARD_S)
+                is_new = await self._hear_once()
+                if is_new and self._added:
+                    await asyncio.wait_for(self._board.remind.remote(list(self._added.values())), BOARD_S)
+                    await self._hear_once()
             except (RayError, TimeoutError):  # it is being started again: what this replica knows is still good
                 return
-            self._heard = len(changes) + (self._heard if epoch == self._epoch else 0)
-            self._epoch = epoch
-            for change in changes:
-                await asyncio.to_thread(self._repeat, change)
+
+    async def _hear_once(self) -> bool:
+        """Returns: whether this board is not the one that this replica knew."""
+        asked = self._board.changes_since.remote(self._epoch, self._heard)
+        epoch, changes = await asyncio.wait_for(asked, BOARD_S)
+        is_new = epoch != self._epoch
+        self._heard = len(changes) + (0 if is_new else self._heard)
+        self._epoch = epoch
+        for change in changes:
+            await asyncio.to_thread(self._repeat, change)
+        return is_new
 
     def _repeat(self, change: Mapping[str, Any]) -> None:
         try:
             if "remove" in change:
+                self._added.pop(change["remove"], None)
                 self.service.remove_model(change["remove"])
             elif change["add"].get("key") not in self.service.library.specs():
                 self.service.library.add_local(change["add"], change["weights"])
+                self._added[change["add"]["key"]] = dict(change)
         except PrismError as error:
             log.info("a change of the models is not repeated here: %s", error.sentence)
 
     # ------------------------------------------------------------- state
     async def check_health(self) -> None:
         """Called by Serve again and again: does the loop still turn, and is the engine to be asked? Tells the board."""
+        await self._hear_of_models()
         state = await asyncio.to_thread(self.state)
         with contextlib.suppress(RayError, TimeoutError):
             await asyncio.wait_for(self._board.report.remote(self._name, state), BOARD_S)
