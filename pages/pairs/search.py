@@ -10,21 +10,19 @@ import numpy as np
 import streamlit as st
 
 from pages.pairs.orders import PAPER_TABLES
-from pages.pairs.runs import Plan, cell_of, draw_made, said, tables_of
-from pages.shared.controls import begin
+from pages.pairs.runs import ASSETS, Plan, cell_of, draw_made, said, tables_of
 from pages.shared.exports import Column
 from pages.shared.figures import Axes, Curve, line_style, plot_curves
 from pages.shared.session import escape
 from pages.shared.tables import draw_table
 
 PLAN = Plan(
-    "search", "Searching settings of", 20, 20, 1, ("m2ib",), ("m2ib", "m2ib-contrast", "m2ib:mode=paper"),
-    about="β and σ² in 1, 0.1, 0.01 at every layer, on pairs that no table is made of, with a fine-tuning for each "
-    "combination. With 20 pairs cxr-clip took about ten seconds of one processor core for each of 63. Nothing is "
-    "changed by it.",
+    "search", "Searching settings of", 20, 20, 1, ("m2ib",), ("m2ib", "m2ib-contrast", "m2ib:mode=paper", "grad-cam"),
+    about="Layer, mode, β and σ² in three rounds, on pairs that no table is made of, with a fine-tuning for each of "
+    "the last. A search here changes nothing; the models that ship have their settings from the stored one.",
 )  # fmt: skip
 SAYS = {"image": "Images", "text": "Texts", "audio": "Sounds"}
-SETTINGS = {"layer": "Layer ℓ", "beta": "β", "sigma2": "σ²"}
+SETTINGS = {"layer": "Layer ℓ", "mode": "Mode", "beta": "β", "sigma2": "σ²", "smooth": "Smoothing, cells"}
 PLOT_OPTIONS = {"displayModeBar": False}
 FEW = 100  # pairs, below which the page warns of chance
 Tried = Sequence[dict[str, Any]]  # settings with a cell for each measure
@@ -37,30 +35,75 @@ def show(model: str) -> None:
     for name, table in tables.items():
         where = "run here" if name == "here" else "stored"
         st.markdown(f"**{escape(table['model'])}, {where}**: {escape(table['about'])}")
-        measure = _choose_measure(name, table)
+        st.caption(escape(table["economy"]))
+        _draw_last(table)
+        st.caption(
+            f"ROAR+ was tried on a fifth of the {table['n']} pairs, with {table['seeds']} seed(s)"
+            + (": on so few neighbouring settings differ by chance." if table["n"] < FEW else ".")
+        )
         for row, by_modality in table["tried"].items():
             for modality, tried in by_modality.items():
-                _draw_multiples(f"{name}.{row}.{modality}", f"{said(row)}, {SAYS[modality]}", tried, measure)
-        _draw_choices(table)
-        st.caption(
-            f"ROAR+ was tried on a fifth of the {table['n']} pairs, with {table['seeds']} seed(s): on so few "
-            "neighbouring settings differ by chance."
-            if table["n"] < FEW
-            else "ROAR+ was tried on a fifth of the pairs."
-        )
+                _draw_first_round(f"{name}.{row}.{modality}", f"{said(row)}, {SAYS[modality]}", tried)
         _draw_all(name, table)
     _draw_paper()
 
 
-def _choose_measure(name: str, table: dict[str, Any]) -> dict[str, str]:
-    measures = {measure["key"]: measure for measure in table["measures"]}
-    key = f"pairs.search.measure.{name}"
-    begin(key, "score")
-    chosen = st.segmented_control(
-        "Measure", list(measures), format_func=lambda one: measures[one]["title"], key=key, required=True
-    )
-    st.caption(f"{measures[chosen]['better'].capitalize()} is better. {escape(measures[chosen]['help'])}")
-    return measures[chosen]
+def _draw_last(table: dict[str, Any]) -> None:
+    """Those that were tried on most pairs, what the score and ROAR+ choose of them, and what the model has."""
+    columns = [Column("name", "Map"), *(Column(key, title) for key, title in SETTINGS.items())]
+    columns += [Column(m["key"], m["title"], m["better"], m["help"]) for m in table["measures"]]
+    columns += [Column("chosen", "Chosen by"), Column("held", "The model's default")]
+    rows = []
+    for row, by_modality in table["tried"].items():
+        held = held_settings(table["model"]).get(row, {})
+        for modality, tried in by_modality.items():
+            choices, most = table["would_choose"][row][modality], max(one["score"]["n"] for one in tried)
+            for one in tried:
+                if one["score"]["n"] == most:
+                    chosen = [said_by for by, said_by in _BY.items() if choices[by] == one["settings"]]
+                    is_held = "yes" if held.get(modality) == one["settings"] else ""
+                    rows.append({**_cells(row, modality, one, table), "chosen": ", ".join(chosen), "held": is_held})
+    draw_table("The last round: those that were tried on all pairs", columns, rows, mark_best=False)
+
+
+_BY = {"score": "score", "roar_plus": "ROAR+"}
+
+
+@cache
+def held_settings(model: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The settings that ship with a model, by method and modality."""
+    card = ASSETS / "weights" / f"{model}-maps.json"
+    return json.loads(card.read_text()).get("settings", {}) if card.exists() else {}
+
+
+def _cells(row: str, modality: str, one: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    settings = one["settings"]
+    shown = {key: settings[key] if key == "mode" else f"{settings[key]:g}" for key in SETTINGS if key in settings}
+    measured = {m["key"]: cell_of(one[m["key"]]) if m["key"] in one else None for m in table["measures"]}
+    return {"name": f"{said(row)}, {SAYS[modality]}", **shown, **measured}
+
+
+def _draw_first_round(key: str, title: str, tried: Tried) -> None:
+    """The score on the first pairs, on which every combination was tried: small multiples for each mode."""
+    first = [{**one, "first": {"mean": one["rounds"][0][1]}} for one in tried if one["rounds"]]
+    swept = [one for one in first if "beta" in one["settings"]]
+    if not swept:
+        return
+    pairs = swept[0]["rounds"][0][0]
+    for variant in dict.fromkeys(_variant(one["settings"]) for one in swept):
+        shown = [one for one in swept if _variant(one["settings"]) == variant]
+        measure = {"key": "first", "title": f"Score, {pairs} pairs"}
+        _draw_multiples(f"{key}.{variant}", f"{title}: {variant}", shown, measure)
+
+
+def _variant(settings: dict[str, Any]) -> str:
+    """How a bottleneck is closed, apart from what the plots' axes and lines say.
+
+    >>> _variant({"mode": "normalised", "beta": 1.0, "smooth": 1.0})
+    'mode normalised, smoothed over 1 cell'
+    """
+    smooth = settings.get("smooth") or 0
+    return f"mode {settings['mode']}" + (f", smoothed over {smooth:g} cell" if smooth else "")
 
 
 def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str]) -> None:
@@ -71,7 +114,7 @@ def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str])
         st.caption("This measure is not defined for these pairs.")
         return
     low, high = min(*values, 0.0), max(values)
-    layers = list(dict.fromkeys(one["settings"]["layer"] for one in tried))
+    layers = sorted(dict.fromkeys(one["settings"]["layer"] for one in tried))
     for layer, column in zip(layers, st.columns(len(layers)), strict=True):
         figure = plot_curves(
             _curves([one for one in tried if one["settings"]["layer"] == layer], measure["key"]),
@@ -86,7 +129,7 @@ def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str])
 def _curves(tried: Tried, measure: str) -> list[Curve]:
     """One for each sigma squared, over beta."""
     curves = []
-    for k, sigma2 in enumerate(dict.fromkeys(one["settings"]["sigma2"] for one in tried)):
+    for k, sigma2 in enumerate(sorted({one["settings"]["sigma2"] for one in tried}, reverse=True)):
         line = sorted(
             (one for one in tried if one["settings"]["sigma2"] == sigma2), key=lambda o: o["settings"]["beta"]
         )
@@ -96,38 +139,17 @@ def _curves(tried: Tried, measure: str) -> list[Curve]:
     return curves
 
 
-def _draw_choices(table: dict[str, Any]) -> None:
-    """What each measure would choose, and what the model has."""
-    columns = [Column("name", "Map"), Column("by", "Chosen by")]
-    columns += [Column(name, title) for name, title in SETTINGS.items()]
-    rows = []
-    for row, by_modality in table["would_choose"].items():
-        for modality, choices in by_modality.items():
-            held = table["held"].get(row, {}).get(modality, {})
-            chosen = {"our score": choices["score"], "ROAR+, as the paper": choices["roar_plus"]}
-            for by, settings in {**chosen, "what the model has": held}.items():
-                if settings:
-                    shown = {name: f"{settings[name]:g}" if name in settings else "default" for name in SETTINGS}
-                    rows.append({"name": f"{said(row)}, {SAYS[modality]}", "by": by, **shown})
-    draw_table("What the search would choose", columns, rows, mark_best=False)
-
-
 def _draw_all(name: str, table: dict[str, Any]) -> None:
-    columns = [Column("name", "Map")]
-    columns += [Column(key, title) for key, title in SETTINGS.items()]
+    columns = [Column("name", "Map"), *(Column(key, title) for key, title in SETTINGS.items()), Column("n", "Pairs")]
     columns += [Column(m["key"], m["title"], m["better"], m["help"]) for m in table["measures"]]
     rows = [
-        {
-            "name": f"{said(row)}, {SAYS[modality]}",
-            **{key: f"{one['settings'][key]:g}" for key in SETTINGS},
-            **{m["key"]: cell_of(one[m["key"]]) for m in table["measures"]},
-        }
+        {**_cells(row, modality, one, table), "n": one["score"]["n"]}
         for row, by_modality in table["tried"].items()
         for modality, tried in by_modality.items()
         for one in tried
     ]
     with st.expander("All combinations"):
-        draw_table("± standard deviation, over pairs, of ROAR+ over seeds", columns, rows, mark_best=False)
+        draw_table("On the most pairs that each was tried on; ± standard deviation", columns, rows, mark_best=False)
         for refusal in table["not_applicable"]:
             st.caption(f"{escape(refusal['name'])}, {refusal['modality']}: {escape(refusal['reason'])}")
     draw_made(name, table, columns, rows)
