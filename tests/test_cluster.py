@@ -406,6 +406,47 @@ def test_a_cluster_that_is_gone_is_one_sentence(home):
         connection.close()
 
 
+# ----------------------------------------------------------------- several machines
+@pytest.mark.slow  # a cluster of its own, and a second node of it
+def test_a_second_machine_takes_the_replicas_that_the_first_has_no_core_for(tmp_path):
+    """Two nodes of Ray on this machine, at two of its addresses, started as the README says."""
+    cores = os.cpu_count() or 1
+    listed = tmp_path / "cluster.toml"
+    listed.write_text(f"min_replicas = {cores + 1}\nmax_replicas = {cores + 1}\n")
+    address, log = f"127.0.0.2:{free_port()}", tmp_path / "serve.log"
+    command = [sys.executable, "-m", "backend", "serve", "--host", "127.0.0.2", "--port", address.split(":")[1]]
+    environment_ = settings(tmp_path)
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            [*command, "--settings", str(listed)], cwd=ROOT, env=environment_, stdout=output, stderr=subprocess.STDOUT
+        )
+    token = tmp_path / "cluster" / "token"
+    there = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    ray = Path(sys.executable).with_name("ray")
+    join = [ray, "start", "--address", address, "--object-store-memory", "268435456", "--num-cpus", "4", "--block"]
+    other, connection = None, ClusterConnection(address)
+    try:
+        wait_until(lambda: head.poll() is not None or "Started Serve" in log.read_text(), timeout_s=START_S)
+        other = subprocess.Popen(
+            join, cwd=ROOT, env={**environment_, **there, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+        )
+        wait_until(lambda: head.poll() is not None or "ready; start the pages" in log.read_text(), timeout_s=START_S)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PRISM_HOME", str(tmp_path))
+            service = RemoteService(connection)
+            service.put_image(PICTURE)
+            ask_everywhere(service, "digits-gap")
+            wait_until(lambda: service.status().device.startswith(f"{cores + 1} replicas"), timeout_s=60)
+        behind = [" ".join(command_of(process)) for process in psutil.Process(other.pid).children(recursive=True)]
+        assert sum("ServeReplica:prism:replica" in line for line in behind) == 1
+    finally:
+        connection.close()
+        for process in filter(None, (other, head)):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=40)
+
+
 # ----------------------------------------------------------------- settings, without a cluster
 def test_settings_come_from_a_file_and_flags(tmp_path):
     path = tmp_path / "cluster.toml"

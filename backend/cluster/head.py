@@ -46,7 +46,8 @@ def start(settings: ClusterSettings, join: str = "", any_port: bool = False) -> 
     import ray
 
     address = f"{host}:{port}"
-    arguments = {"address": address} if join else _head(settings)
+    # "local": a cluster of its own, whatever else of Ray runs on this machine
+    arguments = {"address": address} if join else {"address": "local", **_head(settings)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -73,7 +74,7 @@ def _head(settings: ClusterSettings) -> dict:
     return {
         "_node_ip_address": settings.host,
         "include_dashboard": False,
-        "num_cpus": max(os.cpu_count() or 1, int(settings.max_replicas * settings.cpus) + 1),
+        "num_cpus": _cores_to_claim(settings, os.cpu_count() or 1),
         "object_store_memory": settings.store_mib * 2**20,
         "_system_config": {
             "max_direct_call_object_size": environment.MESSAGE_BYTES,
@@ -81,6 +82,15 @@ def _head(settings: ClusterSettings) -> dict:
             "automatic_object_spilling_enabled": False,
         },
     }
+
+
+def _cores_to_claim(settings: ClusterSettings, cores: int) -> int:
+    """How many cores Ray is told this machine has: enough for all replicas, unless others are to take some of them.
+
+    >>> _cores_to_claim(ClusterSettings(max_replicas=8), 4), _cores_to_claim(ClusterSettings("10.0.0.5"), 4)
+    (9, 4)
+    """
+    return max(cores, int(settings.max_replicas * settings.cpus) + 1) if settings.is_loopback else cores
 
 
 def deploy(settings: ClusterSettings) -> None:
