@@ -50,9 +50,9 @@ def show(model: str) -> None:
 
 def _draw_last(table: dict[str, Any]) -> None:
     """Those that were tried on most pairs, what the score and ROAR+ choose of them, and what the model has."""
-    columns = [Column("name", "Map"), *(Column(key, title) for key, title in SETTINGS.items())]
+    columns = [Column("name", "Map"), Column("held", "The model's default"), Column("chosen", "Chosen by")]
+    columns += [Column(key, title) for key, title in SETTINGS.items()]
     columns += [Column(m["key"], m["title"], m["better"], m["help"]) for m in table["measures"]]
-    columns += [Column("chosen", "Chosen by"), Column("held", "The model's default")]
     rows = []
     for row, by_modality in table["tried"].items():
         held = held_settings(table["model"]).get(row, {})

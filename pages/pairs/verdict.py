@@ -32,8 +32,11 @@ def places_said(table: Mapping[str, Any]) -> list[str]:
         if not measures:
             continue
         ahead = [key for key in measures if not _unbeaten(table, ours["name"], key)]
-        parts = [f"on {columns[key]} not surely ahead of {_listed(_unbeaten(table, ours['name'], key))}"
-                 for key in measures if key not in ahead]  # fmt: skip
+        parts = []
+        for key in (key for key in measures if key not in ahead):
+            behind, open_ = _unbeaten(table, ours["name"], key, True), _unbeaten(table, ours["name"], key, False)
+            parts += [f"on {columns[key]} behind {_listed(behind)}"] if behind else []
+            parts += [f"on {columns[key]} not surely ahead of {_listed(open_)}"] if open_ else []
         if ahead:
             parts.insert(0, f"ahead of every other method and of the priors on {_listed([columns[k] for k in ahead])}")
         said.append(f"Places, {ours['title']}: {'; '.join(parts).rstrip('.')}.")
@@ -80,9 +83,14 @@ def _others(table: Mapping[str, Any], ours: str, key: str) -> list[Mapping[str, 
     ]
 
 
-def _unbeaten(table: Mapping[str, Any], ours: str, key: str) -> list[str]:
+def _unbeaten(table: Mapping[str, Any], ours: str, key: str, is_behind: bool | None = None) -> list[str]:
+    """Titles of the rows that it is not surely ahead of. Args: is_behind: only those it is surely behind, or is not."""
     titles = {row["name"]: row["title"] for row in table["rows"]}
-    unbeaten = [pair["theirs"] for pair in _others(table, ours, key) if pair["low"] <= 0]
+    unbeaten = [
+        pair["theirs"]
+        for pair in _others(table, ours, key)
+        if pair["low"] <= 0 and is_behind in (None, pair["high"] < 0)
+    ]
     return [titled(name) if name.partition(":")[0] in PAIR_METHODS else titles[name] for name in unbeaten]
 
 
