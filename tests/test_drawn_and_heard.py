@@ -26,8 +26,10 @@ from backend.sounds import captions as sound_captions
 from backend.sounds import data as sound_data
 from backend.sounds import examples as sound_examples
 from backend.sounds import train as sound_train
+from backend.sounds.judge import embed_clips, judge_order
 from backend.sounds.pictures import SIDE, draw_picture
 from backend.sounds.synthesis import KINDS, RATE, SPECTROGRAM
+from backend.training import WEIGHTS
 
 TINY = {"width": 32, "heads": 2, "embed_dim": 16, "stem": (8, 16), "image_layers": 2, "text_layers": 1}
 STEPS = {"looking_steps": 2, "looking_batch": 8, "reading_steps": 2, "reading_batch": 16}
@@ -129,6 +131,22 @@ def test_pictures_of_kinds_differ():
     random = np.random.default_rng(0)
     drawn = np.stack([draw_picture((kind,), random) for kind in KINDS])
     assert drawn.shape == (len(KINDS), SIDE, SIDE, 3) and len({one.tobytes() for one in drawn}) == len(KINDS)
+
+
+def test_tokens_are_asked_when_their_sound_is_heard(heard):
+    corpus = sound_data.sound_corpus(heard[:6])
+    for i, clip in enumerate(heard[:6]):
+        there = {corpus.keys[k] for k in np.flatnonzero(corpus.dense[i].max((1, 2)))}
+        assert there == {s.kind for s in clip.sounds} | {sound_captions.placed_key(s) for s in clip.sounds}
+        assert there <= {corpus.keys[k] for k in np.flatnonzero(corpus.attributes[i])}
+
+
+def test_the_shipped_model_tells_which_sound_came_first():
+    told = json.loads((WEIGHTS / "sounds-clip.json").read_text())["judged"]["order"]
+    assert told["right_way_round"] >= 0.9 and told["pairs"] > 400
+    pair, fresh = load_trained("sounds-clip", WEIGHTS), sound_data.clips("examples", 24)
+    found = judge_order(pair, fresh, embed_clips(pair, fresh))
+    assert found["right_way_round"] >= 0.85, found
 
 
 # ----------------------------------------------------------------- training

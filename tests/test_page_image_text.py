@@ -396,7 +396,7 @@ def test_a_model_that_hears_brings_sounds_their_axes_and_a_player(page):
     assert "The sound beside a picture" in texts(page)
     (explained,) = [answer for request, answer in answers(page).items() if request.kind == "report_maps"][:1]
     assert explained.arrays["audio_map"].shape[1:] == (HEARING.n_mels, HEARING.n_frames)
-    assert "sounds-clip has heard" in " ".join(item.value for item in page.info)
+    assert "sounds-clip knows" in " ".join(item.value for item in page.info)
 
 
 def test_another_model_brings_its_own_examples_and_texts(page):

@@ -1,6 +1,6 @@
 """What is true of a clip, as keys, and captions that demand some keys and deny others.
 
-Keys go from coarse to fine: "bell", "bell|start", "bell|before|dog".
+Keys go from coarse to fine: "bell", "bell|t1", "bell|start", "bell|before|dog".
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,11 @@ _DOINGS = {
     "telephone": "rings",
 }
 _STARTS = ("", "", "the sound of ", "there is ")
+_N_BINS = 5
+BINS = tuple(f"t{k}" for k in range(_N_BINS))  # when a sound is heard, more finely; in no caption
+PLACED = tuple(f"{kind}|{part}" for kind in KINDS for part in BINS)  # each token learns to say these of its place
 FINER = (
+    *PLACED,
     *(f"{kind}|{part}" for kind in KINDS for part in PARTS),
     *(f"{a}|before|{b}" for a in KINDS for b in KINDS if a != b),
 )
@@ -35,9 +39,15 @@ FINER = (
 def keys_of(sounds: Sequence[Heard]) -> list[str]:
     """Everything that is true of a clip, each once."""
     keys = [sound.kind for sound in sounds]
+    keys += [placed_key(sound) for sound in sounds]
     keys += [f"{sound.kind}|{part}" for sound in sounds for part in parts_of(sound)]
     keys += [f"{a.kind}|before|{b.kind}" for a in sounds for b in sounds if b.middle - a.middle > _MARGIN]
     return list(dict.fromkeys(keys))
+
+
+def placed_key(sound: Heard) -> str:
+    """In which fifth of the clip its middle lies."""
+    return f"{sound.kind}|t{min(_N_BINS - 1, int(_N_BINS * sound.middle))}"
 
 
 def parts_of(sound: Heard) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.image_text.corpus import Corpus, make_corpus
-from backend.sounds.captions import FINER, draw_caption, keys_of, vocabulary
+from backend.sounds.captions import FINER, PLACED, draw_caption, keys_of, placed_key, vocabulary
 from backend.sounds.pictures import draw_picture
 from backend.sounds.synthesis import KINDS, SPECTROGRAM, Clip, make_clip
 
 VERSION = 1  # raised when the same numbers make something else
 _NUMBERS = {"train": 0, "validation": 1, "test": 2, "examples": 3}  # enter the seeds
 _CELL = 8  # bands and frames along a cell of the corpus' `dense`
+_CHANNELS = {key: k for k, key in enumerate((*KINDS, *PLACED))}  # of `dense`, as the first of the corpus' keys
 _GAIN = 3.0  # tones are thin: a cell that a sound fills by a third counts as full
 
 
@@ -21,7 +22,7 @@ class DataRecipe:
     """How many clips each split has."""
 
     seed: int = 0
-    train: int = 2400
+    train: int = 4000
     validation: int = 600
     test: int = 800
 
@@ -72,10 +73,16 @@ def sound_corpus(made: list[Clip]) -> Corpus:
 
 
 def _cells(made: Clip) -> np.ndarray:
-    """How much of each cell each kind fills, times 255, (kinds, F / 8, T / 8) uint8."""
+    """How much of each cell each kind fills, and each kind in each fifth of the clip, times 255.
+
+    So a token learns to say of what it hears when that is: the mean over tokens, which the model pools, carries it.
+    Returns: (kinds + placed, F / 8, T / 8) uint8.
+    """
     rows, columns = SPECTROGRAM.n_mels // _CELL, SPECTROGRAM.n_frames // _CELL
-    dense = np.zeros((len(KINDS), rows, columns), np.uint8)
+    dense = np.zeros((len(_CHANNELS), rows, columns), np.uint8)
     for sound in made.sounds:
         share = sound.mask.reshape(rows, _CELL, columns, _CELL).mean((1, 3))
-        dense[KINDS.index(sound.kind)] = (np.minimum(share * _GAIN, 1) * 255).astype(np.uint8)
+        cells = (np.minimum(share * _GAIN, 1) * 255).astype(np.uint8)
+        for key in (sound.kind, placed_key(sound)):
+            dense[_CHANNELS[key]] = cells
     return dense

@@ -7,7 +7,7 @@ from PIL import Image
 
 from backend.audio import encode_flac
 from backend.image_text.examples import FOLDER, LISTS
-from backend.sounds.captions import sentence
+from backend.sounds.captions import noun, sentence
 from backend.sounds.data import clip, generator_of, picture_of
 from backend.sounds.synthesis import RATE, SPECTROGRAM, Clip
 
@@ -25,6 +25,8 @@ def write_examples(folder: Path = FOLDER) -> list[str]:
         drawn = picture_of(made, generator_of("examples", number, kinds=kinds))
         Image.fromarray(drawn).save(folder / f"{key}-picture.png", optimize=True)
         said = [f"{sentence(sound.kind)}.".capitalize() for sound in made.sounds]
+        first, second = (noun(sound.kind) for sound in made.sounds)
+        said.append(f"{first} before {second}.".capitalize())
         found = []
         for k, sound in enumerate(made.sounds):
             left, right = (round(at * RATE / SPECTROGRAM.hop) for at in (sound.start_s, sound.end_s))

@@ -28,7 +28,7 @@ def judge_sounds(pair: ImageTextPair, material: DataRecipe) -> dict[str, Any]:
     return {
         "clips": {"test": len(made)},
         "kinds": {kind: _kind(pair, kind, made, embedded) for kind in KINDS},
-        "order": _order(pair, made, embedded),
+        "order": judge_order(pair, made, embedded),
         "retrieval": retrieval(pair, material.seed),
     }
 
@@ -49,7 +49,8 @@ def _kind(pair: ImageTextPair, kind: str, made: Sequence[Clip], embedded: Tensor
     return {"positives": int(present.sum()), "auroc": round(auroc(scores, present), 4)}
 
 
-def _order(pair: ImageTextPair, made: Sequence[Clip], embedded: Tensor) -> dict[str, Any]:
+def judge_order(pair: ImageTextPair, made: Sequence[Clip], embedded: Tensor) -> dict[str, Any]:
+    """How often "a before b" is nearer to a clip in which a comes first than "b before a" is; `embedded`: (N, E)."""
     right = []
     for one, vector in zip(made, embedded, strict=True):
         for key in keys_of(one.sounds):

@@ -1,7 +1,7 @@
 """Trains `sounds-clip`: sounds and captions as `cxr-clip` is trained, then pictures against both.
 
-The audio tower learns what sounds where, then text tower and projection learn by contrast; both are frozen, and the
-picture tower learns to lie where the clip that a picture belongs to and a caption of it already lie.
+The audio tower learns what sounds where and when, then text tower and projection learn by contrast; both are frozen,
+and the picture tower learns to lie where the clip that a picture belongs to and a caption of it already lie.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,8 +39,9 @@ class Recipe(shared.Recipe):
     text_layers: int = 2
     stem: tuple[int, ...] = (16, 48)
     context_length: int = 24
-    looking_steps: int = 450
-    reading_steps: int = 450
+    looking_steps: int = 700
+    reading_steps: int = 900
+    roles: float = 1.0
     picture_layers: int = 2
     picture_steps: int = 300
     picture_batch: int = 64
@@ -113,11 +114,13 @@ ABOUT = shared.About(
     data="synthesised clips of four seconds with one or two of eight sounds, placed in time, one behind the other "
     "or at once, over noise; drawn pictures of what makes them; captions name them, when they are heard, in "
     "which order, or what is not heard",
-    method="audio tower first, supervised by where in time and frequency each sound is, and by kind, time and order "
-    "on the pooled feature; then, with that tower frozen, text tower and projection by a contrastive loss with "
-    "several positives; then the picture tower by the same loss against both",
+    method="audio tower first, supervised by where in time and frequency each sound is and, for each token, in which "
+    "fifth of the clip it is heard, and by kind, time and order on the pooled feature; then, with that tower frozen, "
+    "text tower and projection by a contrastive loss with several positives and with captions of the same words "
+    "that say another thing (times and orders turned round), while the text tower is also asked what a caption says "
+    "of each sound; then the picture tower by the same loss against both",
     limits="It knows eight synthesised sounds: a recorded dog is no dog that it has heard. Which of two sounds comes "
-    "first it does not know: its answers are those of a coin.",
+    "first it was taught, and is judged on, where their middles are half a second apart or more.",
     licence="code, weights, sounds and pictures: as Prism",
 )
 

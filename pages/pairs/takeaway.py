@@ -50,7 +50,7 @@ NO_DEVICE = "Prism is no medical device. Its maps say what a model uses, not wha
 KNOWS = {  # what models that are not about radiographs know
     "scenes-clip": "scenes-clip knows four drawn shapes in five colours, and which of two is left or above in five "
     "cases of six.",
-    "sounds-clip": "sounds-clip has heard eight synthesised sounds, no recorded one, and not which came first.",
+    "sounds-clip": "sounds-clip knows eight synthesised sounds, no recorded one, and which of two came first.",
 }
 SIMULATED = "cxr-clip is trained on simulated radiographs and is no medical device."
 _LEFT_OUT = "(left out)"
