@@ -238,6 +238,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
         for modality in (bench.seen, "text")
     ]
     titles = {row.name: method(row.method, FAMILY).title + row.name.removeprefix(row.method) for row in rows}
+    params = {row.name: {m: bench.held.settings_of(row.method, m) for m in (bench.seen, "text")} for row in rows}
     return {
         "columns": [dataclasses.asdict(column) for column in columns],
         "rows": [
@@ -245,6 +246,7 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
                 "name": name,
                 "title": titles.get(name, "Random maps"),
                 "method": name.partition(":")[0],
+                "params": params.get(name, {}),
                 "metrics": {key: table_cell(column) for key, column in found.items()},
             }
             for name, found in values.items()
