@@ -4,7 +4,9 @@ The real server on loopback; visitors over websockets go from page to page and l
 that were answered before and new ones, with and without progress, cancel some, send what is refused, and start jobs.
 Its stores are made small, so that they are full after the first minutes: from then on a rise is a leak. Printed is the
 slope of resident memory after a warm-up (the first third) in MB per hour, with a 95 % interval from a bootstrap of
-blocks of the residuals, since neighbouring samples are alike.
+blocks of the residuals, since neighbouring samples are alike. Under traffic memory rises and falls by 50 MB with who is
+there, so that half an hour says little of a slope; after the warm-up and at the end everybody rests until sessions are
+over, and what is resident then is printed, too.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 
 from backend.contracts import AttributionRequest
 from backend.errors import Cancelled, PrismError
@@ -33,6 +36,7 @@ THINK_S = (0.1, 0.8)  # between two questions of one program
 STAY_S = (0.2, 1.5)  # on a page
 N_PROGRAMS, N_VISITORS = 3, 2
 WARM_UP = 1 / 3  # of the time; caches fill, allocators settle
+REST_S = 170.0  # sessions are kept for two minutes, and free pages handed back every 20 s
 BLOCK = 12  # samples that are drawn together
 SMALL_STORES = {
     "PRISM_RESULT_STORE_BYTES": str(16 * 2**20),
@@ -189,34 +193,52 @@ def said_of_faults(log: str) -> dict[str, int]:
 
 def soak(minutes: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, running_app(Path(folder), **SMALL_STORES) as url:
-        process, started = server_process(url), time.monotonic()
-        traffic = Traffic(url, started + 60 * minutes)
-        threads = traffic.start()
-        samples: list[tuple[float, float, int]] = []
-        while time.monotonic() < traffic.until:
-            samples.append((time.monotonic() - started, resident_mb(process), process.num_threads()))
-            if len(samples) % 12 == 0:
-                print(f"{samples[-1][0]:6.0f} s {samples[-1][1]:7.1f} MB {samples[-1][2]} threads", flush=True)
-            time.sleep(SAMPLE_S)
-        for thread in threads:
-            thread.join(timeout=60)
+        process, warm_up_s = server_process(url), WARM_UP * 60 * minutes
+        before, _ = traffic_of(url, process, warm_up_s)
+        rest_mb = [at_rest(process)]
+        traffic, samples = traffic_of(url, process, 60 * minutes - warm_up_s)
+        rest_mb.append(at_rest(process))
         seconds = process.cpu_times()
         faults = said_of_faults((Path(folder) / "app.log").read_text(errors="replace"))
-    at_s, mb, _ = (np.array(column, float) for column in zip(*samples, strict=True))
-    warm = at_s > WARM_UP * 60 * minutes
-    slope, low, high = slope_mb_per_hour(at_s[warm], mb[warm])
+    done, unexpected = before.done + traffic.done, before.unexpected + traffic.unexpected
+    at_s, mb = (np.array(column, float) for column in zip(*samples, strict=True))
+    slope, low, high = slope_mb_per_hour(at_s, mb)
     return {
         "minutes": minutes,
-        "questions": sum(traffic.done.values()),
-        "by_kind": dict(sorted(traffic.done.items())),
-        "unexpected": dict(traffic.unexpected),
+        "questions": sum(done.values()),
+        "by_kind": dict(sorted(done.items())),
+        "unexpected": dict(unexpected),
         "faults_in_the_log": faults,
         "server_cpu_s": round(seconds.user + seconds.system),
-        "resident_mb_after_warm_up": round(float(mb[warm][0]), 1),
+        "at_rest_mb_after_warm_up": rest_mb[0],
+        "at_rest_mb_at_end": rest_mb[1],
+        "resident_mb_after_warm_up": round(float(mb[0]), 1),
         "resident_mb_at_end": round(float(mb[-1]), 1),
         "slope_mb_per_hour": round(slope, 1),
         "interval_95": [round(low, 1), round(high, 1)],
     }
+
+
+def traffic_of(url: str, process: psutil.Process, seconds: float) -> tuple[Traffic, list[tuple[float, float]]]:
+    """Let everybody come for some time; what they did, and seconds and resident MB on the way."""
+    started = time.monotonic()
+    traffic, samples = Traffic(url, started + seconds), []
+    threads = traffic.start()
+    while time.monotonic() < traffic.until:
+        samples.append((time.monotonic() - started, resident_mb(process)))
+        if len(samples) % 12 == 0:
+            print(f"{samples[-1][0]:6.0f} s {samples[-1][1]:7.1f} MB {process.num_threads()} threads", flush=True)
+        time.sleep(SAMPLE_S)
+    for thread in threads:
+        thread.join(timeout=60)
+    return traffic, samples
+
+
+def at_rest(process: psutil.Process) -> float:
+    """Resident MB when everybody has gone and what was kept for their return is dropped."""
+    time.sleep(REST_S)
+    print(f"at rest {resident_mb(process):7.1f} MB", flush=True)
+    return round(resident_mb(process), 1)
 
 
 if __name__ == "__main__":
