@@ -116,7 +116,8 @@ def check_device() -> Iterator[Finding]:
         said = "there seems to be an NVIDIA GPU, but this build of PyTorch does not see it"
         yield Finding("device", "note", said, "install the CUDA build of PyTorch for this driver (pytorch.org)")
     else:
-        yield Finding("device", "ok", f"{device.type.upper()}, {torch.get_num_threads()} thread(s)")
+        threads = torch.get_num_threads()
+        yield Finding("device", "ok", f"{device.type.upper()}, {threads} thread{'s' * (threads != 1)}")
 
 
 def check_memory() -> Iterator[Finding]:

@@ -128,7 +128,9 @@ def read_table(data: bytes, limits: Limits = LIMITS, min_rows: int = 2) -> Table
     text = _unpack(data, limits) if data[:2] == _GZIP else data
     cells, notes = _read_parquet(text, limits) if text[:4] == b"PAR1" else _read_csv(text, limits)
     if len(cells) < min_rows:
-        raise BadInput(f"the table has {len(cells)} row below its header; effects need many", _FIELD)
+        raise BadInput(
+            f"the table has {len(cells)} row{'s' * (len(cells) != 1)} below its header; effects need many", _FIELD
+        )
     return Table(digest(data), cells, tuple(_guess(cells[name]) for name in cells), tuple(notes))
 
 

@@ -80,6 +80,17 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """This process computes on one thread: the last bits of a sum depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium. Finding none fails where PRISM_REQUIRE_BROWSER is set, and is said loudly elsewhere."""

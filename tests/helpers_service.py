@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from backend.catalog import ModelSpec
-from backend.contracts import Request, Result
+from backend.contracts import OnStep, Request, Result, Step
 from backend.errors import BadInput, PrismError
 from backend.limits import Limits
 from backend.models.classifier import Classifier, LoadedClassifier
 from backend.runtime import Runtime
-from backend.service import LocalService
+from backend.service import InterpretService, LocalService
 from tests.waiting import wait_until
 
 
@@ -85,19 +85,28 @@ def untimed(result: Result) -> Result:
 
 
 class Asker(threading.Thread):
-    """One of those who ask while the device is another's."""
+    """Somebody who asks at once, with what was told on the way and the answer or the error that came."""
 
-    def __init__(self, service: LocalService, request: Request, session: str, on_step=None) -> None:
+    def __init__(
+        self, service: InterpretService, request: Request, session: str | None = None, on_step: OnStep = None
+    ) -> None:
         super().__init__(daemon=True)
         self.service, self.request, self.session, self.on_step = service, request, session, on_step
+        self.messages: list[str] = []
         self.result: Result | None = None
         self.error: PrismError | None = None
+        self.start()
 
     def run(self) -> None:
         try:
-            self.result = self.service.run(self.request, self.on_step, self.session)
+            self.result = self.service.run(self.request, self._hear, self.session)
         except PrismError as error:
             self.error = error
+
+    def _hear(self, step: Step) -> None:
+        self.messages.append(step.message)
+        if self.on_step is not None:
+            self.on_step(step)
 
 
 def ask_at_once(service: LocalService, requests: list, on_steps: dict | None = None) -> list[Asker]:
@@ -106,7 +115,6 @@ def ask_at_once(service: LocalService, requests: list, on_steps: dict | None = N
     with service.runtime.lock:
         for n, request in enumerate(requests):
             askers.append(Asker(service, request, f"person{n}.path", (on_steps or {}).get(n)))
-            askers[-1].start()
             wait_until(lambda n=n: service.runtime.lock.expected_wait()[0] > n)
     for asker in askers:
         asker.join(timeout=60)

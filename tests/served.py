@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 
 from backend import api, guard
 from tests.conftest import free_port
+from tests.waiting import wait_until
 
 
 def api_app(service: Any, queue: Any = None, **settings: Any) -> FastAPI:
@@ -31,10 +31,8 @@ def served(app: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < deadline and thread.is_alive()
-        time.sleep(0.02)
+    wait_until(lambda: server.started or not thread.is_alive(), "the server", timeout_s=60)
+    assert thread.is_alive()
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

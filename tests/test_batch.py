@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from backend.batch import read_rows, run_batch
 from backend.contracts import Result, request_from_json
 from backend.errors import BadInput
 from backend.service import LocalService
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "assets" / "examples"
@@ -108,10 +108,8 @@ def test_a_killed_batch_goes_on_where_it_stopped(service, tmp_path, monkeypatch)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "backend", "batch", str(manifest), "--out", str(out)]
     process = subprocess.Popen([*command, "--request", str(tmp_path / "request.json")], cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("rows/*.json"))) < 5:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: process.poll() is not None or len(list(out.glob("rows/*.json"))) >= 5, timeout_s=120)
+    assert process.poll() is None
     process.kill()
     process.wait()
     finished = {path.name: path.stat().st_mtime_ns for path in out.glob("rows/[0-9]*.json")}

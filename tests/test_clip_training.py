@@ -17,7 +17,7 @@ from backend.image_text import corpus as corpora
 from backend.image_text import data, examples, judge, train
 from backend.models import clip
 from backend.models.tokenizers import BytePairTokenizer, WordTokenizer
-from backend.models.towers import attention_of, pooled_block
+from backend.models.towers import attention_of, plain_block, pooled_block
 from backend.radiographs import reports
 from backend.radiographs.findings import KINDS, SIDED
 from backend.training import WEIGHTS
@@ -364,6 +364,17 @@ def test_attention_lies_on_the_way_to_the_features(kind):
         assert gradient.abs().sum() > 0
         features, attentions = tower.attend(inputs)
         assert len(attentions) == tower.n_layers and torch.allclose(features, tower.encode(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_block_written_out_is_the_block_and_so_is_its_gradient(masked):
+    block = small_pair().text.blocks[0]
+    hidden = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = torch.full((5, 5), float("-inf")).triu(1) if masked else None
+    ours, theirs = plain_block(block, hidden, mask), block(hidden, attn_mask=mask)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), hidden)[0] for out in (ours, theirs)]
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

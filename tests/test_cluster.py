@@ -1,16 +1,19 @@
 """A real cluster of two replicas on loopback: answers as here, and none lost when a replica is killed."""
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,17 +31,15 @@ from backend.contracts import (
     DecodingRequest,
     FaithfulnessRequest,
     PredictionRequest,
-    Request,
-    Result,
     digest,
 )
-from backend.errors import BadInput, Busy, Cancelled, NotAvailable, PrismError, Superseded
+from backend.errors import BadInput, Busy, Cancelled, NotAvailable, Superseded
 from backend.images import encode_png
 from backend.remote import RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import ROOT, free_port
-from tests.helpers_service import untimed
+from tests.helpers_service import Asker, untimed
 from tests.waiting import wait_until
 
 START_S = 240.0
@@ -138,32 +139,11 @@ def service(cluster, home) -> Iterator[RemoteService]:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[LocalService]:
-    """An engine in this process, on as many threads as a replica: the last bits depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def here(one_thread) -> LocalService:
+    """An engine in this process, on as many threads as a replica."""
     service = LocalService(Runtime("cpu"))
     service.put_image(PICTURE)
-    yield service
-    torch.set_num_threads(before)
-
-
-class Caller(threading.Thread):
-    """Somebody who asks, with the answer or the error that came."""
-
-    def __init__(self, service: RemoteService, request: Request, session: str | None = None) -> None:
-        super().__init__(daemon=True)
-        self.service, self.request, self.session = service, request, session
-        self.messages: list[str] = []
-        self.result: Result | None = None
-        self.error: PrismError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.result = self.service.run(self.request, lambda step: self.messages.append(step.message), self.session)
-        except PrismError as error:
-            self.error = error
+    return service
 
 
 # ----------------------------------------------------------------- as here
@@ -222,7 +202,7 @@ def test_progress_arrives_and_leaving_stops_the_work(service):
 
 
 def test_a_newer_request_of_a_session_takes_the_older_ones_place(service):
-    older = Caller(service, replace(SLOW, seed=1), "visitor.path")
+    older = Asker(service, replace(SLOW, seed=1), "visitor.path")
     wait_until(lambda: older.messages)
     service.run(replace(MAP, seed=5), session="visitor.path")
     older.join(timeout=10)
@@ -235,7 +215,8 @@ def test_status_and_models_are_those_of_all_replicas(service, here):
     wait_until(lambda: service.status().device == "2 replicas: CPU, 1 thread")
 
 
-def add_own_model(service: RemoteService, key: str) -> None:
+def own_model(key: str) -> tuple[dict[str, Any], bytes]:
+    """The fields and the weights of a small classifier."""
     from safetensors.torch import save
 
     from backend.models import networks
@@ -247,12 +228,16 @@ def add_own_model(service: RemoteService, key: str) -> None:
         "key": key, "task": "classification", "architecture": "prism:lenet-gap", "labels": ["a", "b", "c"],
         "input_size": [28, 28], "channels": "L",
     }  # fmt: skip
-    assert service.add_model(fields, weights).key == key
+    return fields, weights
+
+
+def add_own_model(service: RemoteService, key: str) -> None:
+    assert service.add_model(*own_model(key)).key == key
 
 
 def ask_everywhere(service: RemoteService, model: str) -> None:
     """Several at once, so that each replica gets some."""
-    callers = [Caller(service, replace(MAP, model=model, seed=seed)) for seed in range(6)]
+    callers = [Asker(service, replace(MAP, model=model, seed=seed)) for seed in range(6)]
     for caller in callers:
         caller.join(timeout=60)
         assert caller.error is None and caller.result is not None
@@ -368,7 +353,7 @@ def test_no_request_is_lost_when_a_replica_is_killed(service, here, cluster):
     ]
     before = {process.pid for process in cluster.replicas()}
     assert len(before) == 2
-    callers = [Caller(service, request, f"visitor{n}.path") for n, request in enumerate(requests)]
+    callers = [Asker(service, request, f"visitor{n}.path") for n, request in enumerate(requests)]
     wait_until(lambda: sum(any(caller.messages) for caller in callers) >= 4)
     victim = max(cluster.replicas(), key=lambda process: process.cpu_times().user)  # one that is at work
     os.kill(victim.pid, signal.SIGKILL)
@@ -507,3 +492,32 @@ def test_rows_of_replicas_are_joined():
     row = {"key": "a", "spec": None, "is_loaded": False, "nbytes": 0, "digest": ""}
     loaded = {**row, "is_loaded": True, "nbytes": 5, "digest": "d"}
     assert join_rows([[row], [loaded], [loaded]]) == [{**loaded, "nbytes": 10}]
+
+
+def test_a_replica_hears_of_a_model_that_came_while_it_tried_its_own(monkeypatch):
+    """Both are told to the board in the order in which they are found to be good."""
+    from backend.cluster import replica as module
+    from backend.cluster.board import Board
+
+    async def both_know() -> list[set[str]]:
+        board = Board()
+
+        async def record(change: dict[str, Any]) -> list[Any]:
+            if change.get("add", {}).get("key") == "slow":
+                await quick.add_model(*own_model("quick"))
+            return await board.record(change)
+
+        calls = {"changes_since": board.changes_since, "report": board.report, "record": record}
+        handle = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+        slow, quick = (module.Replica(torch.get_num_threads(), handle) for _ in range(2))
+        await slow.add_model(*own_model("slow"))
+        await quick.check_health()
+        await slow.remove_model("quick")
+        await quick.check_health()
+        return [set(one.service.library.specs()) & {"slow", "quick"} for one in (slow, quick)]
+
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="one"))
+    monkeypatch.setattr(module.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr(module, "local_service", lambda: LocalService(Runtime("cpu")))
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
+        assert pool.submit(asyncio.run, both_know()).result() == [{"slow"}, {"slow"}]

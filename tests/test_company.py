@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from backend.contracts import AttributionRequest, Result, digest
 from backend.errors import BadInput, Cancelled, ModelFault
@@ -16,16 +15,9 @@ from backend.service import LocalService
 from tests.helpers import make_problem, random_images, tiny_cnn
 from tests.helpers_service import ask_at_once, companions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = [encode_png(np.random.default_rng(seed).random((28, 28, 1))) for seed in range(5)]
 MAPS = [AttributionRequest(digest(data), "digits-gap", "samp", target=n) for n, data in enumerate(PICTURES)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def service_of(**limits) -> LocalService:

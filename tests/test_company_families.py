@@ -24,6 +24,7 @@ from backend.service import LocalService
 from tests.helpers_service import ask_at_once, companions
 from tests.pairs import pair_service
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = [encode_png(np.random.default_rng(seed).random((28, 28, 1))) for seed in range(3)]
 IDS = [digest(data) for data in PICTURES]
 STRIPS = [
@@ -33,14 +34,6 @@ STRIPS = [
 ]
 TEXTS = ("Small nodule in the right lung.", "No effusion.", "Lungs are clear in the left lung.")
 PAIRS = [PairMapRequest(image, text, seed=seed) for seed, (image, text) in enumerate(zip(IDS, TEXTS, strict=True))]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

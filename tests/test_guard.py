@@ -4,7 +4,6 @@ import asyncio
 import base64
 import re
 import socket
-import threading
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-import uvicorn
 from gradio_client import Client
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,7 +27,8 @@ from backend.entrance import COOKIE, Entrance, Tries
 from backend.errors import BadInput
 from backend.guard import Guard
 from backend.limits import MIB, Limits
-from tests.conftest import free_port, running_app
+from tests.conftest import running_app
+from tests.served import served
 from tests.visiting import settle
 
 T = TypeVar("T")
@@ -189,18 +188,10 @@ def test_a_body_that_trickles_is_given_up():
 @pytest.fixture
 def connection() -> Iterator[socket.socket]:
     """A bare connection to a real server behind the guard."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(guarded(), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as opened:
-        yield opened
-    server.should_exit = True
-    thread.join(timeout=10)
+    with served(guarded()) as url:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=10) as opened:
+            yield opened
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Pairs in the hub's layout: CLAP, BiomedCLIP's and SigLIP's tokenizers and towers, by the code that loads them."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import huggingface_hub
 import numpy as np
@@ -13,6 +15,7 @@ from backend.contracts import PairMapRequest, PairRandomisationRequest, PairScor
 from backend.errors import BadInput, NotAvailable
 from backend.image_text.attention import relevance
 from backend.image_text.problem import Problem
+from backend.models import hub
 from backend.models.clap import load_clap
 from backend.models.clip import load_open_clip
 from backend.models.library import Library
@@ -135,6 +138,26 @@ def test_without_the_hub_there_is_one_sentence(monkeypatch, tmp_path, key):
     monkeypatch.setattr("open_clip.factory._get_hf_config", unreachable)
     with pytest.raises(NotAvailable, match="needs weights from the hub, which does not answer"):
         Library().load(key)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_two_who_load_while_the_hub_is_silent_leave_its_client_as_it_was(monkeypatch):
+    """The first one leaves while the second is there, unless that one has to wait."""
+    monkeypatch.setattr(hub, "answers", lambda: False)
+    first_is_over, second_is_there = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with hub.cached_if_silent():
+            assert huggingface_hub.constants.HF_HUB_OFFLINE
+            second_is_there.set()
+            first_is_over.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        with hub.cached_if_silent():
+            asked = pool.submit(second)
+            second_is_there.wait(0.2)
+        first_is_over.set()
+        asked.result(10)
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 

@@ -53,6 +53,22 @@ def test_the_fast_map_equals_the_plain_one(kind, modality, sigma2):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("smooth", [0.0, 1.5])
+def test_the_normalised_and_smoothed_map_equals_the_plain_one(kind, smooth):
+    pair, layer = tiny_pair(kind), LAYER[kind]
+    problem = image_problem(pair, seed=7)
+    hidden = pair.image.prefix(random_images(20, pair.n_channels, SIDE, SIDE, seed=5, dtype=torch.float32), layer)
+    measured = Statistics(hidden.mean(0), hidden.std(0) + 0.1)
+    problem = dataclasses.replace(problem, statistics=lambda _: measured)
+    ours = bottleneck.attribute(problem, layer=layer, beta=0.4, mode="normalised", samples=4, smooth=smooth)
+    plain = PlainBottleneck(tiny_pair(kind), "image", layer).explain(
+        problem.inputs, pair.tokens(REPORT), seed=7, beta=0.4, sigma2=1.0, steps=10, samples=4,
+        statistics=(measured.mean, measured.std), smooth=smooth, grid=ours.maps[0].shape,
+    )  # fmt: skip
+    assert relative_difference(ours.maps[0].flatten(), plain[-ours.maps[0].numel() :]) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_pair_is_left_as_it_was(kind):
     pair = tiny_pair(kind)
     before = {name: tensor.clone() for name, tensor in pair.module.state_dict().items()}

@@ -137,6 +137,11 @@ def test_settings_are_chosen_for_images_and_texts_apart(table):
     assert table["chosen"]["grad-cam"]["text"] == best["settings"]
 
 
+def test_a_method_that_fills_in_its_number_of_samples_itself_can_be_chosen_for(bench):
+    (tried,) = evaluate.choose(bench, evaluate.read_row("rise"), "text", Runtime("cpu"), lambda _: None)
+    assert tried.settings == {} and len(tried.values) == 1
+
+
 def test_an_interrupted_evaluation_goes_on(bench, table):
     saved = {}
 

@@ -1,14 +1,12 @@
 """Another Prism as engine: a real second process on loopback answers as this one does, goes away, and comes back."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import save
 
 from backend import remote
@@ -30,7 +28,7 @@ from backend.contracts import (
     SupportRequest,
     digest,
 )
-from backend.errors import BadInput, Cancelled, NotAvailable, PrismError, Superseded
+from backend.errors import BadInput, Cancelled, NotAvailable, Superseded
 from backend.images import encode_png
 from backend.jobs import ENDED
 from backend.models import networks
@@ -38,7 +36,7 @@ from backend.remote import Connection, RemoteJobs, RemoteService
 from backend.runtime import Runtime
 from backend.service import LocalService
 from tests.conftest import await_app, free_port, start_app
-from tests.helpers_service import untimed
+from tests.helpers_service import Asker, untimed
 from tests.waiting import wait_until
 
 STROKES = np.zeros((28, 28, 1))
@@ -96,14 +94,11 @@ def service(connection) -> RemoteService:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[LocalService]:
-    """An engine in this process, on as many threads as the server: the last bits depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def here(one_thread) -> LocalService:
+    """An engine in this process, on as many threads as the server."""
     service = LocalService(Runtime("cpu"))
     service.put_image(PICTURE)
-    yield service
-    torch.set_num_threads(before)
+    return service
 
 
 def flights(connection: Connection) -> int:
@@ -172,29 +167,19 @@ def test_leaving_stops_the_work_on_the_server(service, connection):
 
 
 def test_cancel_and_latest_wins_hold_for_each_visitor(service, connection):
-    errors: dict[str, PrismError] = {}
+    def ask(session: str, seed: int) -> Asker:
+        return Asker(service, replace(SLOW, seed=seed), session)
 
-    def ask(name: str, session: str, seed: int) -> threading.Thread:
-        def run() -> None:
-            try:
-                service.run(replace(SLOW, seed=seed), session=session)
-            except PrismError as error:
-                errors[name] = error
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
-
-    older, other = ask("older", "me.page", 11), ask("other", "you.page", 12)
+    older, other = ask("me.page", 11), ask("you.page", 12)
     wait_until(lambda: flights(connection) == 2)
-    newer = ask("newer", "me.page", 13)
+    newer = ask("me.page", 13)
     older.join(30)
-    assert type(errors["older"]) is Superseded
+    assert type(older.error) is Superseded
     assert newer.is_alive() and other.is_alive()
-    for thread, session in ((newer, "me.page"), (other, "you.page")):
-        service.cancel(session)
-        thread.join(30)
-    assert isinstance(errors["newer"], Cancelled) and isinstance(errors["other"], Cancelled)
+    for asker in (newer, other):
+        service.cancel(asker.session)
+        asker.join(30)
+        assert isinstance(asker.error, Cancelled)
     wait_until(lambda: flights(connection) == 0)
 
 
@@ -286,21 +271,12 @@ def test_nobody_there_is_one_sentence_and_soon_told():
 
 # The last one: it kills the server that the others share.
 def test_a_server_that_goes_away_and_comes_back(server, service):
-    models, messages, errors = service.models(), [], []
-
-    def run() -> None:
-        try:
-            service.run(replace(SLOW, seed=2), lambda step: messages.append(step.message))
-        except PrismError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    wait_until(lambda: messages and messages[-1])
+    models, asker = service.models(), Asker(service, replace(SLOW, seed=2))
+    wait_until(lambda: asker.messages and asker.messages[-1])
     server.kill()
-    thread.join(40)
-    assert len(errors) == 1 and isinstance(errors[0], NotAvailable) and "does not answer" in errors[0].sentence
-    assert any("try 2 of" in message for message in messages)
+    asker.join(40)
+    assert isinstance(asker.error, NotAvailable) and "does not answer" in asker.error.sentence
+    assert any("try 2 of" in message for message in asker.messages)
     other = service.put_image(encode_png(STROKES.transpose(1, 0, 2))).id
     assert service.models() == models  # what was known of it is still told
     assert "does not answer" in service.status().problems[0]

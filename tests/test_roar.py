@@ -141,6 +141,15 @@ def test_an_interrupted_run_goes_on_behind_its_last_row(bench):
     assert again["losses"]["saliency"]["image"] == [evaluate.digits(loss) for loss in kept["image"]]
 
 
+def test_a_row_says_the_settings_that_its_maps_were_drawn_with(bench):
+    """Those that are held for the model, under those that the row itself sets."""
+    held = dataclasses.replace(bench.held, settings={"m2ib": {"image": {"layer": 1, "beta": 1.6}}})
+    row = evaluate.read_row("m2ib:beta=0.1")
+    measured = {"original": [1.0], "losses": {row.name: {"image": [2.0]}, "random": {"image": [1.5]}}, "refused": {}}
+    table = roar_evaluation.tabulate(dataclasses.replace(bench, held=held), [row], measured)
+    assert table["rows"][0]["params"] == {"image": {"layer": 1, "beta": 0.1}, "text": {"beta": 0.1}}
+
+
 def test_a_method_that_refuses_a_tower_is_told(bench):
     pair = tiny_pair("resnet", images="radiograph")
     with torch.no_grad():
@@ -191,7 +200,9 @@ def test_the_grid_is_the_papers_and_late_layers_of_deep_towers():
     assert {one["beta"] for one in grid} == {one["sigma2"] for one in grid} == set(choosing.PAPERS)
     more = choosing.grid_of("m2ib-contrast", {"layer": 1}, tower, True)
     assert {one["beta"] for one in more if one["mode"] == "normalised"} == set(choosing.BETAS)
-    assert {one.get("smooth") for one in more if one["mode"] == "normalised"} == {0.0, 1.0}
+    assert {one.get("smooth") for one in more if one["mode"] == "normalised"} == {0.0, 1.0, 2.0, 4.0}
+    papers = choosing.grid_of("m2ib", {"mode": "paper"}, tower, True)
+    assert papers == grid  # a row of the paper's mode is the paper's in all: nothing smoothed
     tower.names = tuple(f"block {k}" for k in range(12))
     assert {one["layer"] for one in choosing.grid_of("m2ib", {}, tower, False)} == {7, 8, 9}
     assert choosing.grid_of("chefer", {}, tower, True) == [{}]

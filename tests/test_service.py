@@ -13,7 +13,7 @@ from backend.errors import BadInput, Cancelled, OutOfMemory, PrismError, Superse
 from backend.images import encode_png
 from backend.limits import Limits
 from backend.service import LocalService
-from tests.helpers_service import CountingLibrary, service_with
+from tests.helpers_service import Asker, CountingLibrary, service_with
 from tests.waiting import wait_until
 
 PICTURE = encode_png(np.random.default_rng(0).random((12, 12, 1)))
@@ -64,42 +64,24 @@ def test_equal_requests_under_way_are_one_flight(service, library):
 
 def test_newer_request_of_a_session_takes_the_olders_place(service, library):
     library.network.delay_s = 0.05
-    errors: list[BaseException] = []
-
-    def older():
-        try:
-            service.run(ask(service, method="rise", params=(("samples", 20000),)), session="me")
-        except PrismError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=older)
-    thread.start()
+    older = Asker(service, ask(service, method="rise", params=(("samples", 20000),)), "me")
     wait_until(lambda: library.network.calls > 0)
     library.network.delay_s = 0.0
     newer = service.run(ask(service, seed=1), session="me")
-    thread.join(timeout=10)
-    assert isinstance(errors[0], Superseded)
+    older.join(timeout=10)
+    assert isinstance(older.error, Superseded)
     assert newer.request.seed == 1
 
 
 def test_who_is_cancelled_is_told_so_and_not_of_a_newer_request(service, library):
     library.network.delay_s = 0.05
-    errors: list[PrismError] = []
-
-    def asks():
-        try:
-            service.run(ask(service, method="rise", params=(("samples", 20000),)), session="me")
-        except PrismError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=asks)
-    thread.start()
+    asker = Asker(service, ask(service, method="rise", params=(("samples", 20000),)), "me")
     wait_until(lambda: library.network.calls > 0)
     service.cancel("somebody else")
     service.cancel("me")
-    thread.join(timeout=10)
-    assert [type(error) for error in errors] == [Cancelled]
-    assert errors[0].sentence == "Cancelled."
+    asker.join(timeout=10)
+    assert type(asker.error) is Cancelled
+    assert asker.error.sentence == "Cancelled."
     library.network.delay_s = 0.0
     assert service.run(ask(service), session="me").arrays
 

@@ -137,10 +137,8 @@ class Replica:
 
     async def _tell_others(self, change: dict[str, Any]) -> list[Any]:
         """Returns: epoch and number of the changes, this one among them."""
-        async with self._hearing:
-            news = await asyncio.wait_for(self._board.record.remote(change), BOARD_S)
-            self._heard += 1
-        await self.check_health()
+        news = await asyncio.wait_for(self._board.record.remote(change), BOARD_S)
+        await self.check_health()  # hears of what was recorded meanwhile, and of this, which is done already
         return news
 
     async def _keep_up(self, news: Sequence[Any]) -> None:
@@ -173,11 +171,13 @@ class Replica:
         return is_new
 
     def _repeat(self, change: Mapping[str, Any]) -> None:
+        known = self.service.library.specs()
         try:
             if "remove" in change:
                 self._added.pop(change["remove"], None)
-                self.service.remove_model(change["remove"])
-            elif change["add"].get("key") not in self.service.library.specs():
+                if change["remove"] in known:
+                    self.service.remove_model(change["remove"])
+            elif change["add"].get("key") not in known:
                 self.service.library.add_local(change["add"], change["weights"])
                 self._added[change["add"]["key"]] = dict(change)
         except PrismError as error:

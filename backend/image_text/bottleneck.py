@@ -68,6 +68,7 @@ def squeeze(
     token.
     Differs from Eq. 15, which has the whole KL: its mean over elements is what the published beta were found with.
     Differs from the authors' code, which ignores sigma.
+    Differs from the paper where `neighbours` are given: it smooths nothing, the bottleneck that it descends from does.
 
     Args:
         hidden: (B, T, C), outside any graph.
@@ -164,17 +165,19 @@ def attribute_all(
     n_steps: int = 10,
     lr: float = 1.0,
     samples: int = 10,
+    smooth: float | None = None,
 ) -> list[Explanation]:
     """M2IB of several inputs of one tower at once.
 
     Args:
         layer, beta, sigma2, mode: None: the paper's, see `defaults`; a model's own are filled in by who asks. Layer
             -1 of a text stands before block 0: later, the last words have read all others, and carry them.
+        smooth: standard deviation, in cells, of a Gaussian over lambda; images only. None: 0, as in the paper.
     Returns: maps in nats per token; curves "fit" (mean cosine) and "compression" (nats per element); figures
         "fit_before" and "fit_after".
     Raises: BadInput: no such block, or `normalised` for a model without statistics.
     """
-    return _attribute_all(problems, _cosine_score, layer, beta, sigma2, mode, n_steps, lr, samples)
+    return _attribute_all(problems, _cosine_score, layer, beta, sigma2, mode, n_steps, lr, samples, smooth)
 
 
 def attribute_contrast(problem: Problem, **params: object) -> Explanation:
@@ -191,8 +194,8 @@ def attribute_contrast_all(
     n_steps: int = 10,
     lr: float = 1.0,
     samples: int = 10,
-    sharpness: float = 10.0,
     smooth: float | None = None,
+    sharpness: float = 10.0,
 ) -> list[Explanation]:
     """M2IB that keeps what tells the right partner from others, instead of what is near to anything.
 
@@ -201,7 +204,6 @@ def attribute_contrast_all(
 
     Args:
         sharpness: s; small: the mean of the negatives, large: the nearest of them.
-        smooth: standard deviation, in cells, of a Gaussian over lambda; images only. None: 0.
     Raises: BadInput: there are no negatives.
     """
 
@@ -250,7 +252,7 @@ def _attribute_all(
     n_steps: int,
     lr: float,
     samples: int,
-    smooth: float | None = None,
+    smooth: float | None,
 ) -> list[Explanation]:
     first, tower = problems[0], problems[0].tower
     usual = defaults(first)

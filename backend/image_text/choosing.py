@@ -18,8 +18,8 @@ from backend.models.towers import Tower
 Settings = dict[str, Any]
 Values = dict[str, float | None]
 PAPERS = (1.0, 0.1, 0.01)  # beta and sigma squared in the paper's appendix
-BETAS = (1.6, 1.0, 0.4, 0.1, 0.01)  # with standardised activations, where more compression can help
-SMOOTH = (0.0, 1.0)  # of lambda over cells; what standardised activations gain by it
+BETAS = (6.4, 3.2, 1.6, 1.0, 0.4, 0.1, 0.01)  # with standardised activations, where more compression can help
+SMOOTH = (0.0, 1.0, 2.0, 4.0)  # of lambda, in cells; with standardised activations, whose lambda is one for each place
 _ALL_LAYERS_UP_TO = 6  # blocks; of deeper towers three late ones are tried, as in the paper: 7, 8, 9 of 12
 
 
@@ -66,16 +66,16 @@ def grid_of(key: str, given: Mapping[str, Any], tower: Tower, has_statistics: bo
     names = {param.name for param in spec.params}
     layers = [given["layer"]] if "layer" in given else layers_of(tower, spec.group == "bottleneck")
     if "mode" in names:
-        choices = [
-            {"layer": layer, "mode": "paper", "beta": beta, "sigma2": sigma2}
-            for layer, beta, sigma2 in itertools.product(layers, PAPERS, PAPERS)
-        ]
+        modes = [given["mode"]] if "mode" in given else ["paper", "normalised"] if has_statistics else ["paper"]
         smooth = [{"smooth": s} for s in SMOOTH] if "smooth" in names and tower.modality != "text" else [{}]
-        if has_statistics:
-            choices += [
-                {"layer": layer, "mode": "normalised", "beta": beta, "sigma2": sigma2, **smoothed}
-                for layer, beta, sigma2, smoothed in itertools.product(layers, BETAS, PAPERS, smooth)
-            ]
+        smoothed = {"paper": [{}], "normalised": smooth}  # the paper smooths nothing
+        choices = [
+            {"layer": layer, "mode": mode, "beta": beta, "sigma2": sigma2, **more}
+            for mode in modes
+            for layer, beta, sigma2, more in itertools.product(
+                layers, PAPERS if mode == "paper" else BETAS, PAPERS, smoothed.get(mode, [{}])
+            )
+        ]
     elif "layer" in names:
         choices = [{"layer": layer} for layer in layers]
     else:

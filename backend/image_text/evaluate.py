@@ -293,7 +293,8 @@ def choose(
             return Trial(dict(settings), memory[key])
         trial = Trial(dict(settings))
         used = settings if draws is None or not _draws(row) else {**settings, "samples": draws}
-        for first in range(0, n, together := max(1, _ROWS // _complete(row, used).get("samples", _ROWS))):
+        samples = _complete(row, used).get("samples") or _ROWS  # of RISE, None: as many as it takes by itself
+        for first in range(0, n, together := max(1, _ROWS // samples)):
             tick(f"choosing settings of {row.name}, {modality}: {n} pairs")
             maps, values = _try(bench, row, modality, used, range(first, min(first + together, n)), runtime)
             trial.maps += maps

@@ -192,7 +192,8 @@ def choose_settings(
 
     What a stored search of the same weights has is taken from it; other methods are searched now.
 
-    Returns: {"settings", "searched": the stored table and its methods, "tried": what was tried now}.
+    Returns: {"settings", "searched": the stored table and its methods, "tried": what was tried now, without what fell
+        out in the first round}.
     """
     path = SEARCHES / f"image_text-{bench.pair.key}-search.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -204,6 +205,15 @@ def choose_settings(
         name: {modality: tried[0]["settings"] for modality, tried in by_modality.items()}
         for name, by_modality in measured["tried"].items()
     }
+    tried = {
+        name: {modality: _beyond_first_round(rows) for modality, rows in by_modality.items()}
+        for name, by_modality in measured["tried"].items()
+    }
     settings = {key: (stored | searched)[key] for key in methods if key in stored | searched}
     source = {"searched": f"assets/evaluations/{path.name}: {', '.join(stored)}"} if stored else {}
-    return {"settings": settings, **source, "tried": measured["tried"]}
+    return {"settings": settings, **source, "tried": tried}
+
+
+def _beyond_first_round(tried: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of a search that were tried again, best first; all where there was one round only. A card stays short."""
+    return [row for row in tried if len(row["rounds"]) > 1] or list(tried)

@@ -238,7 +238,10 @@ def tabulate(bench: Bench, rows: Sequence[Row], measured: dict[str, Any]) -> dic
         for modality in (bench.seen, "text")
     ]
     titles = {row.name: method(row.method, FAMILY).title + row.name.removeprefix(row.method) for row in rows}
-    params = {row.name: {m: bench.held.settings_of(row.method, m) for m in (bench.seen, "text")} for row in rows}
+    params = {
+        row.name: {m: bench.held.settings_of(row.method, m) | dict(row.given) for m in (bench.seen, "text")}
+        for row in rows
+    }
     return {
         "columns": [dataclasses.asdict(column) for column in columns],
         "rows": [

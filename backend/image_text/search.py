@@ -24,8 +24,9 @@ ECONOMY = (
     f"Every combination is tried on {ROUNDS[0].pairs} pairs with {ROUNDS[0].draws} draws of the noise instead of 10; "
     f"the best {ROUNDS[0].kept} of each map on {ROUNDS[1].pairs} pairs; the best {ROUNDS[1].kept} of these on all. "
     f"Activations as they are: beta {', '.join(f'{b:g}' for b in PAPERS)}, as the paper's; standardised: beta "
-    f"{', '.join(f'{b:g}' for b in BETAS)}, on images also with lambda smoothed over {SMOOTH[1]:g} cell where the "
-    f"method can; sigma squared {', '.join(f'{s:g}' for s in PAPERS)}. One seed of the noise."
+    f"{', '.join(f'{b:g}' for b in BETAS)}, on images also with lambda smoothed over "
+    f"{', '.join(f'{s:g}' for s in SMOOTH[1:])} cells; sigma squared {', '.join(f'{s:g}' for s in PAPERS)}. One "
+    "seed of the noise."
 )
 
 

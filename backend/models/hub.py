@@ -5,6 +5,7 @@ Without network this fails at once and in one sentence; what lies in the local h
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from backend.errors import BadInput, NotAvailable
 PREFIX = "timm:"
 _REACH_S = 4.0  # seconds to find out whether the hub answers
 _WEIGHTS = "model.safetensors"
+_SILENCE = threading.Lock()  # the client's switch is one for the process: who turns it puts it back before the next
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,14 +122,18 @@ def _is_repository(name: str) -> bool:
 @contextlib.contextmanager
 def cached_if_silent() -> Iterator[None]:
     """While the hub does not answer its client looks into its cache only: it would retry for half a minute per file."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    before = huggingface_hub.constants.HF_HUB_OFFLINE  # of the whole process, as is the lack of network
-    huggingface_hub.constants.HF_HUB_OFFLINE = before or not answers()
-    try:
+    if answers():
         yield
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = before
+        return
+    with _SILENCE:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def answers() -> bool:

@@ -94,16 +94,33 @@ def attention_of(block: nn.Module, hidden: Tensor, mask: Tensor | None = None) -
 
     (N, T, C) -> (N, T, C) and (N, heads, T, T). `mask` is added to the scores before the softmax.
     """
-    attn = block.attn
-    x = block.ln_1(hidden)
-    n, length, width = x.shape
-    projected = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
-    query, key, value = projected.view(n, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    scores = query @ key.transpose(-1, -2) * (width // attn.num_heads) ** -0.5
+    query, key, value = _heads(block, hidden)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     attention = (scores if mask is None else scores + mask).softmax(-1)
-    mixed = attn.out_proj((attention @ value).transpose(1, 2).reshape(n, length, width))
-    hidden = hidden + block.ls_1(mixed)
-    return hidden + block.ls_2(block.mlp(block.ln_2(hidden))), attention
+    return _mixed_in(block, hidden, attention @ value), attention
+
+
+def plain_block(block: nn.Module, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`block(hidden, attn_mask=mask)`: (N, T, C) -> (N, T, C).
+
+    Its own attention module turns the batch around and projects token by token, which costs a sixth of the time of all.
+    """
+    query, key, value = _heads(block, hidden)
+    return _mixed_in(block, hidden, F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+
+def _heads(block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, (N, heads, T, C / heads) each."""
+    attn, x = block.attn, block.ln_1(hidden)
+    projected = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
+    query, key, value = projected.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def _mixed_in(block: nn.Module, hidden: Tensor, values: Tensor) -> Tensor:
+    """The rest of a block, from what its attention read: (N, heads, T, C / heads)."""
+    hidden = hidden + block.ls_1(block.attn.out_proj(values.transpose(1, 2).flatten(2)))
+    return hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
 
 
 def pooled_block(block: nn.Module, hidden: Tensor, at: Tensor | int, mask: Tensor | None = None) -> Tensor:
@@ -194,7 +211,7 @@ class VisionTower(Tower):
             hidden = self._embed_features(hidden)
         if rest and self.pooling == "token" and self.has_attention:
             for block in rest[:-1]:
-                hidden = block(hidden)
+                hidden = plain_block(block, hidden)
             pooled = self.visual.ln_post(pooled_block(rest[-1], hidden, 0))
             return _project(pooled, self.visual.proj)
         for block in rest:
@@ -359,7 +376,7 @@ class TextTower(Tower):
         at = self._pooled_at(self._cut(inputs), len(hidden))
         whole = rest[:-1] if self.has_attention else rest
         for block in whole:
-            hidden = block(hidden, attn_mask=mask)
+            hidden = plain_block(block, hidden, mask) if self.has_attention else block(hidden, attn_mask=mask)
         if rest and self.has_attention:
             pooled = pooled_block(rest[-1], hidden, at, mask)
         else:

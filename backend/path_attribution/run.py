@@ -283,9 +283,10 @@ def together(context: Context, request: Request) -> tuple[str | None, int]:
     """
     if not isinstance(request, AttributionRequest):
         return None, 1
-    spec = context.library.spec(request.model)
-    at_most = context.runtime.chunk_size(*spec.input_size) // max(1, _points_at_once(context, request))
-    if not _points_at_once(context, request) or at_most < 2:
+    in_one_call = context.runtime.chunk_size(*context.library.spec(request.model).input_size)
+    points = _points_at_once(context, request)
+    at_most = in_one_call // points if points else 1
+    if at_most < 2:
         return None, 1
     group = request_key(dataclasses.replace(request, image_id="", target=None))
     return group, min(context.runtime.limits.max_together, at_most)
@@ -317,9 +318,12 @@ def run_together(context: Context, requests: list[AttributionRequest]) -> list[R
 
     def show(so_far: Tensor) -> list[Result]:
         maps = torch.stack([*(explanation.attribution for explanation in explanations), so_far]).mean(0)
-        share = PassCounter(passes.forward // n, passes.backward // n)
         each = zip(scenes, requests, maps, strict=True)
-        return [_attributed(context, scene, request, mine, share) for scene, request, mine in each]
+        return [_attributed(context, scene, request, mine, share()) for scene, request, mine in each]
+
+    def share() -> PassCounter:
+        """Of each, where all images have the same."""
+        return PassCounter(passes.forward // n, passes.backward // n)
 
     with watch(module, context.is_cancelled) as passes:
         for name in first.baseline:
@@ -340,8 +344,8 @@ def run_together(context: Context, requests: list[AttributionRequest]) -> list[R
     results = []
     for i, (scene, request) in enumerate(zip(scenes, requests, strict=True)):
         mine = [explanation.of(i) for explanation in explanations]
-        if mine[0].passes is None:  # all images had the same
-            counts = PassCounter(passes.forward // n, passes.backward // n)
+        if mine[0].passes is None:
+            counts = share()
         else:
             scored = sum(int(explanation.passes[0]) for explanation in mine)
             counts = PassCounter(forward=scored, backward=scored)

@@ -21,7 +21,7 @@ from backend.scenes.draw import COLOURS, SHAPES, Scene
 KEY_WORDS = frozenset((*COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), "left", "above", "two"))
 TYPES = ("one", "repeated", *RELATIONS)  # of captions: shares of a table are equal
 _HELD = 400  # scenes for statistics and strangers
-_CHOSEN_ON = 24  # pairs for settings
+_CHOSEN_ON = 100  # pairs for settings
 
 
 def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:

@@ -16,7 +16,7 @@ from backend.sounds.synthesis import KINDS, SPECTROGRAM, Clip
 
 KEY_WORDS = frozenset((*KINDS, *(sentence(kind).split()[-1] for kind in KINDS)))
 _HELD = 300  # clips for statistics and strangers
-_CHOSEN_ON = 24  # pairs for settings
+_CHOSEN_ON = 100  # pairs for settings
 
 
 def bench(pair: ImageTextPair, held: Held, n: int, n_choosing: int) -> Bench:

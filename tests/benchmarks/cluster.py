@@ -43,11 +43,11 @@ PARTS = {  # of a cluster, by what stands in the command line of the process
 
 
 # ----------------------------------------------------------------- work
-def kinds(ids: list[str]) -> dict[str, Callable[[InterpretService], None]]:
+def kinds(ids: list[str]) -> dict[str, Callable[[InterpretService], object]]:
     """What is asked in a round, of one engine or the other."""
 
-    def all_at_once(work: Work) -> Callable[[InterpretService], None]:
-        return lambda service: ask_all(service, work()) and None
+    def all_at_once(work: Work) -> Callable[[InterpretService], object]:
+        return lambda service: ask_all(service, work())
 
     ig = maps(ids, "ig", n_steps=64)
     kept = ig()[0]
@@ -60,7 +60,7 @@ def kinds(ids: list[str]) -> dict[str, Callable[[InterpretService], None]]:
         f"samp++, {PEOPLE} people": all_at_once(maps(ids, "samp++")),
         f"rise, 2000 samples, {PEOPLE} people": all_at_once(maps(ids, "rise", samples=2000)),
         f"ig, 64 steps, {PEOPLE} people": all_at_once(ig),
-        "ig, 64 steps, one person": lambda service: service.run(ig()[0]) and None,
+        "ig, 64 steps, one person": lambda service: service.run(ig()[0]),
         f"{HITS} stored answers, one person": hits,
     }
 
@@ -86,7 +86,7 @@ def measure(rounds: int, only: str = "") -> list[dict[str, Any]]:
 
 
 def _round(
-    ask: Callable[[InterpretService], None],
+    ask: Callable[[InterpretService], object],
     there: InterpretService,
     here: InterpretService,
     processes: Callable[[], list[psutil.Process]],
