@@ -23,6 +23,7 @@ from backend.errors import BadInput, PrismError
 from backend.limits import LIMITS, MIB
 from pages.shared.controls import begin
 from pages.shared.session import escape, forget, recall, remember, say, service
+from pages.shared.theme import use_theme
 
 NORMALISATIONS = {
     "none (0 and 1)": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
@@ -59,6 +60,7 @@ class Trial:
 
 
 def main() -> None:
+    use_theme()
     st.title("Models")
     draw_problems()
     draw_table()
@@ -110,6 +112,7 @@ def draw_table() -> None:
     st.dataframe(
         rows,
         hide_index=True,
+        placeholder="",
         column_config={"In memory (MB)": st.column_config.NumberColumn(format="%.1f")},
     )
     st.caption(
@@ -124,7 +127,9 @@ def draw_form() -> None:
     """What it is made for is chosen first; only what that needs is asked for."""
     st.subheader("Add your own")
     begin("models.task", "classification")
-    task = st.segmented_control("Made for", list(ADDABLE), format_func=ADDABLE.get, key="models.task", required=True)
+    task = st.segmented_control(
+        "Made for", list(ADDABLE), format_func=ADDABLE.get, key="models.task", required=True, wrap=True
+    )
     with st.form(f"models.add.{task}", border=True):
         st.text_input("Key", key="models.key", help="A short name, as it will stand in links and requests.")
         _FORMS[task][0]()
@@ -225,9 +230,13 @@ def try_out(task: str) -> Trial:
 
     Raises: PrismError: a field, the card or the weights do not fit, or it cannot answer.
     """
-    upload = recall(f"models.weights.{task}")
-    fields = {"key": recall("models.key").strip(), "task": task, **_FORMS[task][1]()}
-    weights = upload.getvalue() if upload is not None else b""
+    upload, key = recall(f"models.weights.{task}"), recall("models.key").strip()
+    if not key:
+        raise BadInput("the key is empty: a short name, as it will stand in links", "key")
+    fields = {"key": key, "task": task, **_FORMS[task][1]()}
+    if upload is None:
+        raise BadInput("no weights are chosen: a safetensors file", "weights")
+    weights = upload.getvalue()
     spec = service().add_model(fields, weights)
     try:
         result = service().run(_question(spec))

@@ -4,14 +4,17 @@ import streamlit as st
 
 from backend.catalog import FAMILIES, ROWS_OF, FamilySpec
 from pages.shared.previews import preview_of
+from pages.shared.theme import use_theme
 
 COLUMNS = 2
 
 
 def main() -> None:
+    use_theme()
     st.title("Prism")
     st.markdown(
-        "See what each part of an input does to a model. Every number on screen is computed from the input on screen."
+        "See what each part of an input does to a model. Every number about an input is computed from it; stored "
+        "tables name the command that made them."
     )
     families = list(FAMILIES.values())
     for start in range(0, len(families), COLUMNS):
@@ -22,7 +25,7 @@ def main() -> None:
 
 
 def draw_family(family: FamilySpec) -> None:
-    st.image(preview_of(family.key), caption=family.preview, width="stretch", output_format="PNG")
+    st.image(preview_of(family.key), caption=family.preview, alt=family.preview, width="stretch", output_format="PNG")
     st.subheader(family.title)
     st.markdown(family.question)
     st.page_link(family.page, label=f"Open {family.title}", icon=family.icon)

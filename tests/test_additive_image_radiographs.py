@@ -108,6 +108,7 @@ def test_fluid_is_raised_only_where_there_is_some_to_take_away():
         assert effects[name] == pytest.approx(truth[name], rel=0.1), name
 
 
+@pytest.mark.skipif(not settings.is_here("radiographs"), reason="no trained model here")
 def test_what_ships_shows_a_growing_heart():
     service = LocalService()
     gallery = service.run(ImageGalleryRequest("radiographs", n=4))

@@ -15,6 +15,7 @@ from backend.jobs import JobQueue
 from backend.service import local_service
 from pages.decoder import painter, settings, training
 from pages.decoder.figures import framed_sheet
+from tests.reading import html_texts
 
 PAGE = str(Path(__file__).parent.parent / "pages" / "additive_decoder.py")
 TIMEOUT_S = 180
@@ -49,9 +50,7 @@ def opened(page: AppTest, **query: str) -> AppTest:
 
 
 def texts(page: AppTest) -> str:
-    return "\n".join(
-        [item.value for item in (*page.markdown, *page.caption)] + [item.value for item in page.get("html")]
-    )
+    return "\n".join([item.value for item in (*page.markdown, *page.caption)] + html_texts(page))
 
 
 def asked(page: AppTest) -> list:

@@ -18,6 +18,7 @@ from backend.jobs import JobQueue
 from backend.limits import LIMITS
 from pages.additive import evaluation, settings
 from pages.additive.waterfall import Contribution, waterfall_html
+from tests.reading import html_texts
 
 PAGE = str(Path(__file__).parent.parent / "pages" / "additive_image_model.py")
 TIMEOUT_S = 180
@@ -56,7 +57,7 @@ def opened(page: AppTest, **query: str) -> AppTest:
 
 def texts(page: AppTest) -> str:
     shown = (*page.markdown, *page.caption, *page.warning, *page.info)
-    return "\n".join([item.value for item in shown] + [item.value for item in page.get("html")]).replace("\\", "")
+    return "\n".join([item.value for item in shown] + html_texts(page)).replace("\\", "")
 
 
 def asked(page: AppTest) -> list:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,21 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from backend.contracts import Result
+from backend.contracts import PairMapRequest, PairScoreRequest, Result
 from backend.endpoints.jobs import check_args
 from backend.errors import BadInput
+from backend.image_text.examples import FOLDER, example_radiographs
+from backend.images import encode_png
 from backend.jobs import JobQueue
-from pages.pairs import analyses, boxes, material, runs
+from backend.models.library import Library
+from backend.runtime import Runtime
+from backend.service import LocalService
+from pages.pairs import analyses, boxes, material, runs, words
 from pages.pairs.settings import Settings, read_query
 from pages.shared import session
 from pages.shared.map_grid import Box
 from tests.pairs import HEARING, pair_service
+from tests.reading import html_texts
 
 PAGE = str(Path(__file__).parent.parent / "pages" / "image_text.py")
 TIMEOUT_S = 120
@@ -46,7 +53,7 @@ def opened(page: AppTest, **query: str) -> AppTest:
 def texts(page: AppTest) -> str:
     """Everything that is said: markdown, captions, tables, warnings."""
     items = [item.value for item in (*page.markdown, *page.caption, *page.warning)]
-    return "\n".join(items + [item.value for item in page.get("html")]).replace("\\", "")
+    return "\n".join(items + html_texts(page)).replace("\\", "")
 
 
 def answers(page: AppTest) -> dict:
@@ -363,6 +370,43 @@ def test_files_hold_what_is_shown_and_without_words_no_word(page, monkeypatch):
 
 
 # ----------------------------------------------------------------- numbers
+def test_the_example_of_too_little_compression_is_what_the_shipped_model_does():
+    """The sentence beside the method names figures of one example: they are drawn and painted over here anew."""
+    service = LocalService(Runtime("cpu"), Library())
+    example = next(one for one in example_radiographs() if one.key == "radiograph-02")
+    pixels = np.asarray(Image.open(FOLDER / example.image).convert("L"), dtype=np.float64)
+    here = {one.kind: one for one in example.findings}
+    sentence = example.report[here["consolidation"].sentence]
+
+    def without(kind: str) -> np.ndarray:
+        """The finding's box in the mean grey of the six pixels around it."""
+        (left, top, right, bottom), painted = here[kind].box, pixels.copy()
+        around = pixels[top - 6 : bottom + 6, left - 6 : right + 6]
+        ring = around.sum() - pixels[top:bottom, left:right].sum()
+        painted[top:bottom, left:right] = ring / (around.size - (bottom - top) * (right - left))
+        return painted
+
+    def cosine(picture: np.ndarray) -> str:
+        image_id = service.put_image(encode_png(picture[..., None] / 255)).id
+        return f"{float(service.run(PairScoreRequest(image_id, (sentence,))).arrays['cosines'][0]):.2f}"
+
+    figures = re.findall(r"[−]?\d\.\d\d", analyses.TOO_LITTLE_COMPRESSION)
+    measured = [cosine(picture) for picture in (pixels, without("consolidation"), without("mass"))]
+    assert [one.replace("−", "-") for one in figures] == measured
+
+    image_id = service.put_image((FOLDER / example.image).read_bytes()).id
+    peaks = {}
+    for beta in (0.1, 0.8):
+        found = service.run(PairMapRequest(image_id, sentence, modality="image", params=(("beta", beta),)))
+        map_ = found.arrays["image_map"]
+        scale = pixels.shape[0] // map_.shape[0]
+        for kind in ("mass", "consolidation"):
+            left, top, right, bottom = (edge // scale for edge in here[kind].box)
+            peaks[kind, beta] = map_[top : bottom + 1, left : right + 1].max()
+    assert peaks["mass", 0.1] > peaks["consolidation", 0.1]
+    assert peaks["mass", 0.8] < 0.02 * peaks["consolidation", 0.8]
+
+
 def test_a_box_finds_its_map():
     values = np.zeros((8, 8))
     values[4:, :4] = 1.0  # exactly a quarter
@@ -425,3 +469,14 @@ def test_files_of_a_sound_carry_its_spectrogram(page, monkeypatch):
         assert stored["image"].shape[:2] == (HEARING.n_mels, HEARING.n_frames)
         assert any(name.endswith("audio_map") for name in stored.files)
     assert b"put_audio" in files["Report"] and b"<script" not in files["Report"]
+
+
+def test_words_that_all_lie_high_are_coloured_from_the_least_of_them():
+    high = words.Row("a", "", (words.Span("A", 90.0), words.Span(" "), words.Span("dog", 94.0)))
+    difference = words.Row("d", "", (words.Span("A", -1.0), words.Span("dog", 2.0)), is_signed=True)
+    assert words.floor_of([high, difference], 94.0) == 90.0
+    low = words.Row("b", "", (words.Span("A", 1.0),))
+    assert words.floor_of([high, low], 94.0) == 0.0
+    assert words.floor_of([difference], 2.0) == words.floor_of([], 0.0) == 0.0
+    alike = words.Row("c", "", (words.Span("A", 90.0),))
+    assert words.floor_of([alike], 90.0) == 0.0  # nothing to tell apart

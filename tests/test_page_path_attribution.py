@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from tests.reading import html_texts
+
 PAGE = str(Path(__file__).parent.parent / "pages" / "path_attribution.py")
 TIMEOUT_S = 120
 
@@ -28,9 +30,7 @@ def opened(page: AppTest, **query: str) -> AppTest:
 
 def texts(page: AppTest) -> str:
     """Everything that is said: markdown, captions, tables."""
-    return "\n".join(
-        [item.value for item in (*page.markdown, *page.caption)] + [item.value for item in page.get("html")]
-    )
+    return "\n".join([item.value for item in (*page.markdown, *page.caption)] + html_texts(page))
 
 
 def answers(page: AppTest) -> dict:

@@ -114,16 +114,21 @@ def show_tied_case(is_open: bool = False) -> None:
             f"**{_r2(dropped):.3f} with it**. Feature dropout is off here unless you ask for it, and concurvity is "
             f"measured for every term: from {CONCURVED:.0%} on it is marked."
         )
-        panels = []
+        panels, unit = [], ""
         for model, title in ((TIED, "no dropout"), (DROPPED, "feature dropout")):
             shapes = ask(shapes_request(model))
             if isinstance(shapes, Result):
                 column = next(c for c in shapes.values["columns"] if c["name"] == TIED_COLUMN)
+                unit = shapes.unit
                 panels.append(shape_panel(shapes, column) | {"title": f"{TIED_COLUMN}, {title}"})
-        draw_panels(panels, key="additive.tied")
+        draw_panels(panels, unit=unit, key="additive.tied")
         draw_table("The same rows, two trainings", *tied_table(plain, dropped), mark_best=False)
         st.caption("Made by")
-        st.code("\n".join(command_of(m, f) for m, f in ((TIED, plain), (DROPPED, dropped))), language="bash")
+        st.code(
+            "\n".join(command_of(m, f) for m, f in ((TIED, plain), (DROPPED, dropped))),
+            language="bash",
+            wrap_lines=True,
+        )
 
 
 def tied_table(plain: Mapping, dropped: Mapping) -> tuple[list[Column], list[Row]]:

@@ -82,13 +82,14 @@ def _verdict(low: float, high: float, probe: float) -> str:
 
 
 def forest_html(report: Result) -> str:
-    """Effects with their intervals on one line each, zero in the middle; truth as a mark."""
+    """Effects with their intervals on one line each, zero in the middle; truth as a mark; below, what is drawn."""
     arrays, names = report.arrays, report.values["attributes"]
     reach = float(max(np.abs(arrays["low"]).max(), np.abs(arrays["high"]).max(), 1e-9)) * 1.05
 
     def share(value: float) -> float:
         return float(50 + 50 * value / reach)
 
+    marked = "" if np.isnan(arrays["truth"]).all() else "; upright mark: truth"
     lines = []
     for k in np.argsort(-np.abs(arrays["effect"])):
         low, high, effect = (float(arrays[name][k]) for name in ("low", "high", "effect"))
@@ -101,7 +102,8 @@ def forest_html(report: Result) -> str:
     return (
         f"{_FOREST_STYLE}<div class='prism-forest' role='img' aria-label='Effects with intervals, as in the table'>"
         f"{''.join(lines)}<div class='row ends'><span class='name'></span><span class='lane'>"
-        f"<em>{format_value(-reach)}</em><em>0</em><em>{format_value(reach)}</em></span></div></div>"
+        f"<em>{format_value(-reach)}</em><em>0</em><em>{format_value(reach)}</em></span></div>"
+        f"<div class='axis'>effect on {html.escape(report.unit)}, 95% interval{marked}</div></div>"
     )
 
 
@@ -119,6 +121,7 @@ _FOREST_STYLE = """<style>
 .prism-forest .ends .lane { display: flex; justify-content: space-between; border: 0;
   font-size: 0.75rem; opacity: 0.75; }
 .prism-forest em { font-style: normal; }
+.prism-forest .axis { text-align: center; padding-left: 7.3rem; font-size: 0.75rem; opacity: 0.85; }
 </style>"""
 
 
@@ -163,7 +166,7 @@ def draw_direction(result: Result, row: int) -> None:
         line = measured[middle] + strengths * result.values["step"]
         lanes = [Lane(f"{attribute}, measured in the frames", measured, line)]
     labels = [
-        f"{strength:+.2f} standard deviations of {attribute} · effect {signed(effect)} {unit}".replace("-", "−")
+        f"{strength:+.2f}".replace("-", "−") + f" standard deviations of {attribute} · effect {signed(effect)} {unit}"
         for strength, effect in zip(strengths, arrays["effect"], strict=True)
     ]
     track = Track(

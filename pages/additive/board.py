@@ -18,7 +18,7 @@ from pages.shared.answers import Answer, Answers, Refusal
 
 GALLERY = 24  # pictures to choose the ends from
 ANSWERS = Answers("additive", at_most=60)
-known, forget_refusals = ANSWERS.known, ANSWERS.forget_refusals
+known = ANSWERS.known
 
 __all__ = ["Refusal", "ask", "known"]
 

@@ -83,7 +83,7 @@ def show_evaluation(model: str, link: str) -> None:
             draw_table("Bars", *bars_table(found["bars"]), mark_best=False)
     if command := command_of(model, found):
         st.caption(f"On {found['n']:,} rows that nothing was fitted to. Made by")
-        st.code(command, language="bash")
+        st.code(command, language="bash", wrap_lines=True)
 
 
 def say_missed(bars: Mapping[str, Mapping[str, Any]]) -> None:
@@ -158,7 +158,7 @@ def say_interaction(pairs: Mapping[str, float]) -> None:
     else:
         st.caption(
             f":material/check: Interaction check: the best pair of terms ({both}) explains {max(share, 0):.1%} of what "
-            f"the sum leaves over on unseen rows; up to {INTERACTION:.0%} is nothing."
+            f"the sum leaves over on unseen rows; up to {INTERACTION:.0%} counts as none."
         )
 
 

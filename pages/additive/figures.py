@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from backend.contracts import Result
 from pages.additive.path import measured_lane
-from pages.additive.shapes import axis_title
+from pages.additive.shapes import axis_title, is_dotted
 from pages.shared.figures import FIGURE_DPI
 
 STRIP = 17  # frames of the printed strip
@@ -104,6 +104,6 @@ def _draw_shape(axes: Axes, shapes: Result, column: dict) -> None:
         axes.fill_between(value, low, high, color=_LINE, alpha=0.2, lw=0)
         if truth is not None:
             axes.plot(value, truth, color=_TRUTH, lw=1, ls="--")
-        axes.plot(value, effect, color=_LINE, lw=1.5, marker="." if column["is_whole"] and len(value) <= 40 else None)
+        axes.plot(value, effect, color=_LINE, lw=1.5, marker="." if is_dotted(column, shape) else None)
     axes.axhline(0, color="#888888", lw=0.6, ls=":")
     _plain(axes, axis_title(column), "")

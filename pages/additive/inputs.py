@@ -12,59 +12,29 @@ from backend.catalog.additive_image import NAIMS
 from backend.contracts import RecordRequest, Result
 from backend.errors import PrismError
 from backend.limits import LIMITS, MIB
-from pages.additive.board import Refusal, ask, forget_refusals
+from pages.additive.board import ANSWERS, Refusal, ask
 from pages.additive.path import Shown, signed
 from pages.additive.settings import (
     FRAMES,
     OWN_DATA,
     SPEC,
     UPLOAD,
-    Refusals,
     Settings,
     changed_only,
     models_here,
     read_query,
 )
 from pages.additive.training import own_models
-from pages.shared.addresses import note_address
 from pages.shared.controls import begin, draw_params, refused
 from pages.shared.gallery import Thumbnail, gallery
+from pages.shared.page_settings import PageSettings
 from pages.shared.scrubber import data_address
 from pages.shared.session import escape, recall, remember, service
 
 NAMES = ("A", "B")
-
-
-def first_settings() -> Settings:
-    """What was set when the page was left, or what the address asks for, or the defaults."""
-    settings = recall("additive.settings")
-    if settings is None:
-        settings, refusals = read_query(st.query_params.to_dict())
-        remember("additive.refusals", refusals)
-        remember("additive.settings", settings)
-    return settings
-
-
-def note_settings(settings: Settings) -> None:
-    """Remember what is set and write it to the address; what the address was refused for is over once it changes."""
-    if settings != recall("additive.settings"):
-        forget_refusals()
-        if recall("additive.was_noted"):
-            remember("additive.refusals", Refusals())
-    remember("additive.was_noted", True)
-    remember("additive.settings", settings)
-    note_address("additive", settings.to_query())
-
-
-def say_refusal(*controls: str) -> None:
-    for control in controls:
-        sentence = recall("additive.refusals", {}).get(control)
-        if sentence:
-            refused(sentence)
-
-
-def refuse(control: str, sentence: str) -> None:
-    remember("additive.refusals", {**recall("additive.refusals", {}), control: sentence})
+_SETTINGS = PageSettings(ANSWERS, read_query, first_control="model")
+first_settings, note_settings = _SETTINGS.first, _SETTINGS.note
+refuse, say_refusal = _SETTINGS.refuse, _SETTINGS.say_refusal
 
 
 # ----------------------------------------------------------------- data set
@@ -248,9 +218,7 @@ def choose_path(settings: Settings) -> Settings:
     """How many frames, how far beyond the ends, which stochastic code, which seed."""
     begin("additive.frames", settings.frames)
     begin("additive.seed", settings.seed)
-    is_open = any(
-        control in recall("additive.refusals", {}) for control in ("frames", "seed", *dict(settings.path_params))
-    )
+    is_open = any(control in _SETTINGS.refusals() for control in ("frames", "seed", *dict(settings.path_params)))
     with st.expander("The path", icon=":material/tune:", expanded=is_open):
         frames = st.slider("Frames", *FRAMES, step=8, key="additive.frames", help="Decoded in one batch.")
         params = draw_params(SPEC, "additive", settings.path_params)

@@ -81,7 +81,8 @@ def _prediction_text(result: Result) -> str:
 def _as_text(column: Mapping[str, Any], value: float) -> str:
     if column["kind"] == "categorical":
         return column["categories"][int(value)]
-    return f"{format_value(float(value))} {column['unit']}".strip()
+    number = f"{float(value):.0f}" if column["is_whole"] else format_value(float(value))
+    return f"{number} {column['unit']}".strip()
 
 
 def _in_words(own: Result, shown: Result) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from backend.catalog.additive_image import FAMILY, IMAGE_MODELS, NAIMS
 from backend.contracts import Params
 from backend.errors import BadInput
-from pages.shared.addresses import read_whole
+from pages.shared.addresses import Refusals, read_whole
 from pages.shared.controls import read_param, write_param
 from pages.shared.session import brought
 
@@ -76,8 +76,6 @@ def changed_only(params: Params) -> Params:
 
 _DEFAULT_QUERY: dict[str, str] = {}
 _DEFAULT_QUERY.update(Settings().to_query())
-
-Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:

@@ -26,6 +26,7 @@ IMPORTANCE = (
     Column("importance", "Moves the prediction by", "", "Mean size of the term over the rows, on the link's scale."),
     Column("share", "Share", "", "Of the sum over all terms."),
 )
+DOTTED = 40  # whole numbers at most that are drawn as dots
 
 
 def draw_shapes(result: Result, record: Mapping[str, float] | None = None, record_title: str = "", *, key: str) -> None:
@@ -34,12 +35,13 @@ def draw_shapes(result: Result, record: Mapping[str, float] | None = None, recor
     Args: record: values or codes of one row's columns, marked on the curves; `record_title` says which row.
     """
     panels = [shape_panel(result, column, (record or {}).get(column["name"])) for column in result.values["columns"]]
-    draw_panels(panels, record_title, key=key)
+    draw_panels(panels, record_title, unit=result.unit, key=key)
 
 
-def draw_panels(panels: Sequence[dict[str, Any]], record_title: str = "", *, key: str) -> None:
-    """Shape functions of one model or of several, as `shape_panel` describes them."""
-    _component(key=key, data={"panels": list(panels), "band": "band of the ensemble (95%)", "record": record_title})
+def draw_panels(panels: Sequence[dict[str, Any]], record_title: str = "", *, unit: str, key: str) -> None:
+    """Shape functions of one model or of several, as `shape_panel` describes them; `unit` is the effects'."""
+    keys = {"effect": f"effect on {unit}", "band": "band of the ensemble (95%)", "record": record_title}
+    _component(key=key, data={"panels": list(panels), **keys})
 
 
 def axis_title(column: Mapping[str, Any]) -> str:
@@ -65,12 +67,17 @@ def shape_panel(result: Result, column: Mapping[str, Any], at: float | None = No
         "importance": importance,
         "record": None if at is None else float(at),
         "note": "" if truth is None else _against_truth(result, column),
-        "is_whole": column["is_whole"],
+        "is_dotted": is_dotted(column, shape),
         "alt": _in_words(column, shape, result.unit),
     }
     if column["kind"] == "numeric":
         return panel | {"x": _plain(shape[:, 0])}
     return panel | {"names": column["categories"], "record": None if at is None else int(at)}
+
+
+def is_dotted(column: Mapping[str, Any], shape: np.ndarray) -> bool:
+    """Whether each value of a curve is drawn as a dot: whole numbers, few enough to be told apart."""
+    return column["is_whole"] and len(shape) <= DOTTED
 
 
 def _plain(values: np.ndarray) -> list[float]:

@@ -13,7 +13,7 @@ _STYLE = f"""<style>
   font-variant-numeric: tabular-nums; }}
 .prism-waterfall caption {{ text-align: left; padding-bottom: 0.4rem; font-weight: 600; }}
 .prism-waterfall th, .prism-waterfall td {{ padding: 0.28rem 0.5rem; text-align: left; font-weight: 400;
-  border-bottom: 1px solid rgba(128, 128, 128, 0.2); overflow-wrap: anywhere; }}
+  border-bottom: 1px solid rgba(128, 128, 128, 0.2); overflow-wrap: break-word; }}
 .prism-waterfall td.number {{ text-align: right; white-space: nowrap; }}
 .prism-waterfall td.bars {{ width: 50%; min-width: 130px; padding-left: 0; padding-right: 0; }}
 .prism-waterfall .lane {{ position: relative; height: 1.15rem; }}
@@ -21,6 +21,13 @@ _STYLE = f"""<style>
 .prism-waterfall .lane .up {{ background: {_UP}; }}
 .prism-waterfall .lane .down {{ background: {_DOWN}; }}
 .prism-waterfall .lane .total {{ background: {_ENDS}; }}
+@media (max-width: 640px) {{ /* the bar lies under its numbers, else words break letter by letter */
+  .prism-waterfall thead {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }}
+  .prism-waterfall tbody tr {{ display: grid; grid-template-columns: 1fr auto auto; padding: 0.25rem 0;
+    border-bottom: 1px solid rgba(128, 128, 128, 0.2); }}
+  .prism-waterfall th, .prism-waterfall td {{ border: 0; padding: 0.1rem 0.4rem; }}
+  .prism-waterfall td.bars {{ grid-column: 1 / -1; width: auto; }}
+}}
 .prism-waterfall tr.total th, .prism-waterfall tr.total td {{ font-weight: 600; }}
 </style>"""
 

@@ -23,6 +23,10 @@ _STYLE = """<style>
 .assumptions tbody th { font-weight: 500; min-width: 13rem; }
 .assumptions small { display: block; opacity: 0.8; font-weight: 400; }
 .assumptions b { font-weight: 700; }
+@media (max-width: 640px) {
+  .assumptions th, .assumptions td { padding: 0.4rem; min-width: 5.2rem; }
+  .assumptions tbody th { min-width: 8.5rem; }
+}
 .assumptions .fails { color: #D55E00; }
 .assumptions .holds { color: #009E73; }
 </style>"""

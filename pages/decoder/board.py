@@ -22,7 +22,7 @@ REDRAW_EVERY_S = 0.5
 
 
 ANSWERS = Answers("decoder", at_most=120)
-known, forget_refusals, ask = ANSWERS.known, ANSWERS.forget_refusals, ANSWERS.ask
+known, ask = ANSWERS.known, ANSWERS.ask
 
 
 @dataclass(frozen=True, slots=True)

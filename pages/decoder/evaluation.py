@@ -99,7 +99,7 @@ def _draw(case: Case, tables: dict[str, dict[str, Any]]) -> None:
         )  # fmt: skip
     parameters = {f"{sum(table['parameters'].values()):,}" for table in tables.values()}
     st.caption(f"Parameters: {', '.join(sorted(parameters))}. Made by")
-    st.code("\n".join(table["command"] for table in tables.values()), language="bash")
+    st.code("\n".join(table["command"] for table in tables.values()), language="bash", wrap_lines=True)
 
 
 def _draw_savings(tables: dict[str, dict[str, Any]]) -> None:

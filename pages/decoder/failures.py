@@ -60,7 +60,7 @@ def _say_bands(drawn: Drawn, figures: Result) -> str:
         else "this seed happened to stay monotone across the gap; nothing made it"
     )
     return (
-        f"The blocks are found (LMS by trees {tree:.1f}, rank correlation {rank:.1f}): {verdict}. Between the bands "
+        f"The blocks are found (LMS by trees {tree:.1f}, by rank correlation {rank:.1f}): {verdict}. Between the bands "
         "lies nothing that recombining reaches, so nothing is promised there."
     )
 
@@ -123,7 +123,8 @@ def _show_card(failure: Failure) -> None:
     seen = drawn.grid.arrays["in_support"]
     truth, decoded = (framed_sheet(drawn.grid.arrays[name], seen) for name in ("truth", "grid"))
     gap = np.full((truth.shape[0], 16, 3), 255, np.uint8)
-    st.image(np.concatenate([truth, gap, decoded], 1), width="stretch", output_format="PNG")
+    said = f"{failure.title}: left the true scenes, right the decoded ones; dashed were never seen together"
+    st.image(np.concatenate([truth, gap, decoded], 1), alt=said, width="stretch", output_format="PNG")
     st.markdown(failure.say(drawn, figures))
 
 
@@ -136,7 +137,8 @@ def _show_linear() -> None:
             rows.append(strip(answer.arrays["pictures"][:12]))
             values.append(f"{share:g}: **{format_value(answer.quality['nonlinearity_truth'])}**")
     if rows:
-        st.image(np.concatenate(rows), width="stretch", output_format="PNG")
+        said = "Scenes of a truth that is fully, half and not at all nonlinear, one row each"
+        st.image(np.concatenate(rows), alt=said, width="stretch", output_format="PNG")
     st.markdown(
         f"The same scenes from moving (above) to fading (below). Smallest singular value of W(z) by share of "
         f"nonlinearity: {', '.join(values)}. At 0 every mixture of the blocks reconstructs as well, and chance "

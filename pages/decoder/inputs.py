@@ -4,13 +4,12 @@ import dataclasses
 
 import streamlit as st
 
-from pages.decoder.board import forget_refusals
+from pages.decoder.board import ANSWERS
 from pages.decoder.settings import (
     OWN,
     SEEDS,
     SIDES,
     Case,
-    Refusals,
     Settings,
     brought_cases,
     cases_here,
@@ -19,39 +18,14 @@ from pages.decoder.settings import (
     seeded,
     title_of,
 )
-from pages.shared.addresses import note_address
-from pages.shared.controls import begin, refused
+from pages.shared.controls import begin
+from pages.shared.page_settings import PageSettings
 from pages.shared.session import recall, remember
 
 SHOWN_AT_FIRST = 3
-
-
-def first_settings() -> Settings:
-    """What was set when the page was left, or what the address asks for, or the defaults."""
-    settings = recall("decoder.settings")
-    if settings is None:
-        settings, refusals = read_query(st.query_params.to_dict())
-        remember("decoder.refusals", refusals)
-        remember("decoder.settings", settings)
-    return settings
-
-
-def note_settings(settings: Settings) -> None:
-    """Remember what is set and write it to the address."""
-    if settings != recall("decoder.settings"):
-        forget_refusals()
-        if recall("decoder.was_noted"):
-            remember("decoder.refusals", Refusals())
-    remember("decoder.was_noted", True)
-    remember("decoder.settings", settings)
-    note_address("decoder", settings.to_query())
-
-
-def say_refusal(*controls: str) -> None:
-    for control in controls:
-        sentence = recall("decoder.refusals", {}).get(control)
-        if sentence:
-            refused(sentence)
+_SETTINGS = PageSettings(ANSWERS, read_query, first_control="case")
+first_settings, note_settings = _SETTINGS.first, _SETTINGS.note
+refuse, say_refusal = _SETTINGS.refuse, _SETTINGS.say_refusal
 
 
 def choose_case(settings: Settings, own: Case | None) -> Case:
@@ -80,7 +54,7 @@ def choose_decoders(settings: Settings, case: Case) -> tuple[str, ...]:
     unknown = [key for key in settings.kinds if key not in case.decoders and settings.case == case.key]
     if unknown:
         sentence = f"unknown decoder {unknown[0]!r} for this support (from the address; others are shown)"
-        remember("decoder.refusals", {**recall("decoder.refusals", {}), "decoders": sentence})
+        refuse("decoders", sentence)
     begin(f"decoder.kinds.{case.key}", wanted or list(case.decoders[:SHOWN_AT_FIRST]))
     chosen = st.pills(
         "Decoders side by side",

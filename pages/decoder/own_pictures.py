@@ -163,7 +163,7 @@ def _offer_training(pictures: OwnPictures) -> None:
     name = str(recall("decoder.own.name", "pictures"))
     known = f"{len(pictures.names)} factors" if pictures.names else "no factors"
     st.caption(f":material/check: {escape(name)}: {len(pictures):,} pictures, {known}")
-    st.image(strip(pictures.pixels[:SHOWN]), output_format="PNG")
+    st.image(strip(pictures.pixels[:SHOWN]), alt="The first of the pictures brought", output_format="PNG")
     begin("decoder.own.sizes", ", ".join(map(str, pictures.sizes)) if len(pictures.sizes) > 1 else "2, 2")
     begin("decoder.own.side", 32)
     begin("decoder.own.kind", "additive")

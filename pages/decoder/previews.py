@@ -29,7 +29,7 @@ def draw_preview(job_id: str) -> None:
         return
     left, right = st.columns(2)
     with left:
-        st.image(_loss_svg(preview["losses"]), width="stretch")
+        st.image(_loss_svg(preview["losses"]), alt="Training loss over the steps", width="stretch")
     with right:
         both = np.concatenate([strip(preview["true"]), strip(preview["decoded"])])
         st.image(both, caption="Above: true. Below: as decoded.", width="stretch", output_format="PNG")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from backend.catalog import DECODER_KINDS
 from pages.decoder.board import Drawn
+from pages.shared.reading import describe
 
 
 def show_reading(decoders: Sequence[Drawn]) -> None:
@@ -23,8 +24,4 @@ def show_reading(decoders: Sequence[Drawn]) -> None:
         "where the truth is linear, and between the pieces of a disconnected support."
     )
     for kind in dict.fromkeys(drawn.kind for drawn in decoders):
-        spec = DECODER_KINDS[kind]
-        with st.container(border=True):
-            st.markdown(f"**{spec.title}** · {spec.summary}")
-            st.latex(spec.equation)
-            st.caption(f"Limits: {spec.limits}  \nSource: {spec.source}")
+        describe(DECODER_KINDS[kind])

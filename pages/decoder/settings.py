@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.catalog import DECODERS
 from backend.errors import BadInput
-from pages.shared.addresses import read_whole
+from pages.shared.addresses import Refusals, read_whole
 from pages.shared.session import brought, escape
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
@@ -172,8 +172,6 @@ class Settings:
 
 _DEFAULT_QUERY: dict[str, str] = {}
 _DEFAULT_QUERY.update(Settings().to_query())
-
-Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:

@@ -23,6 +23,7 @@ from pages.shared.addresses import FIRST_TAB
 from pages.shared.answers import Answer, Refusal
 from pages.shared.controls import begin, refused
 from pages.shared.figures import (
+    PLOT_OPTIONS,
     RANDOMISATION_AXES,
     Curve,
     Display,
@@ -33,10 +34,10 @@ from pages.shared.figures import (
     plot_curves,
 )
 from pages.shared.map_grid import Arrangement, arranged_maps
+from pages.shared.reading import describe
 from pages.shared.session import recall, remember
 from pages.shared.tabs import draw_tabs
 
-PLOT_OPTIONS = {"displayModeBar": False}
 SWEEPS = {"beta": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "sigma2": (0.01, 0.1, 1.0), "layer": tuple(range(24))}
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
@@ -54,12 +55,13 @@ def show_analyses(board: Board) -> None:
     draw_tabs("pairs", {name: functools.partial(draw, board) for name, draw in draws.items()})
 
 
-# Measured on assets/examples/radiograph-02.png: a patch of the mean grey around it over each finding's box.
+# Measured on assets/examples/radiograph-02.png, with a patch of the mean grey around it over each finding's box; the
+# tests of this page measure it anew.
 TOO_LITTLE_COMPRESSION = (
     "A bottleneck with little compression also keeps what merely stands out. On the radiograph with a right "
     "consolidation and a left mass, M2IB (β = 0.1) marks the mass for the sentence about the consolidation, and most "
     "strongly. The model does not confuse the two: with the consolidation painted over, the sentence's cosine falls "
-    "from 0.18 to −0.16, and with the mass painted over it rises to 0.26. At β = 0.8 the mass is gone from the map."
+    "from 0.18 to −0.14, and with the mass painted over it rises to 0.26. At β = 0.8 the mass is gone from the map."
 )
 
 
@@ -104,11 +106,7 @@ def _show_reading(board: Board) -> None:
     if board.settings.model == "cxr-clip":
         st.caption("cxr-clip has seen one patient's CT, posed and altered by a simulator. " + TOO_LITTLE_COMPRESSION)
     for method in board.settings.methods:
-        spec = PAIR_METHODS[method]
-        with st.container(border=True):
-            st.markdown(f"**{spec.title}** · {spec.summary}")
-            st.latex(spec.equation)
-            st.caption(f"Limits: {spec.limits}  \nSource: {spec.source}")
+        describe(PAIR_METHODS[method])
 
 
 # ----------------------------------------------------------------- fit and compression

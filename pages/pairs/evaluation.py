@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.pairs import roar, search
 from pages.pairs.orders import draw_orders, draw_paper
-from pages.pairs.runs import Plan, draw_rows, tables_of
+from pages.pairs.runs import Plan, draw_rows, tables_of, titled
 from pages.pairs.verdict import draw_verdict
 from pages.shared.controls import begin
 from pages.shared.exports import Column
@@ -39,10 +39,13 @@ def _show_table(model: str) -> None:
     tables = tables_of(model, PLAN)
     if not tables:
         st.caption(f"No run of {escape(model)} is stored; the button makes one, and so does this command:")
-        st.code(f"python -m backend evaluate image_text --model {model} --n 200 --json", language="bash")
+        st.code(
+            f"python -m backend evaluate image_text --model {model} --n 200 --json", language="bash", wrap_lines=True
+        )
     for name, table in tables.items():
         where = "run here" if name == "here" else "stored"
-        draw_rows(f"{table['model']}, {where}: {table.get('about', 'held-out pairs')}", name, table)
+        about = table.get("about", "held-out pairs")
+        draw_rows(f"{table['model']}, {where}: {about}; mean ± standard deviation", name, table)
         draw_verdict(table)
         _draw_paired(table)
         draw_orders(table)
@@ -51,7 +54,7 @@ def _show_table(model: str) -> None:
 
 def _draw_paired(table: dict[str, Any]) -> None:
     """What a bottleneck gains over every other row on the same pairs, and whether the interval leaves 0 out."""
-    titles = {row["name"]: row["title"] for row in table["rows"]}
+    titles = {row["name"]: titled(row) for row in table["rows"]}
     metrics = {column["key"]: column for column in table["columns"]}
     for ours in dict.fromkeys(pair["ours"] for pair in table["paired"] if pair["ours"] in titles):
         pairs = [pair for pair in table["paired"] if pair["ours"] == ours and pair["low"] is not None]
@@ -61,5 +64,5 @@ def _draw_paired(table: dict[str, Any]) -> None:
         rows: dict[str, dict[str, Any]] = {}
         for pair in pairs:
             row = rows.setdefault(pair["theirs"], {"name": titles[pair["theirs"]]})
-            row[pair["metric"]] = f"{pair['mean']:+.3f} [{pair['low']:.3f}, {pair['high']:.3f}]"
+            row[pair["metric"]] = f"{pair['mean']:+.3f} [{pair['low']:.3f}, {pair['high']:.3f}]".replace("-", "−")
         draw_table(f"{titles[ours]}, difference to the others, pair by pair", columns, list(rows.values()))

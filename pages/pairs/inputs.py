@@ -11,7 +11,7 @@ from backend.catalog import PAIR_METHODS, PAIRS, ModelSpec
 from backend.contracts import Params, Result
 from backend.errors import BadInput, PrismError
 from backend.limits import LIMITS, MIB
-from pages.pairs.board import forget_refusals, look
+from pages.pairs.board import ANSWERS, forget_refusals, look
 from pages.pairs.material import (
     NAMES,
     Picture,
@@ -26,10 +26,10 @@ from pages.pairs.material import (
     thumbnails,
     upload_any,
 )
-from pages.pairs.settings import OWN, Refusals, Settings, changed_only, read_query
-from pages.shared.addresses import note_address
-from pages.shared.controls import begin, draw_params, refused
+from pages.pairs.settings import OWN, Settings, changed_only, read_query
+from pages.shared.controls import begin, choose_model, draw_params, refused
 from pages.shared.gallery import gallery
+from pages.shared.page_settings import PageSettings
 from pages.shared.paste import paste_into
 from pages.shared.session import brought, escape, forget, recall, remember
 
@@ -37,45 +37,12 @@ Taken = TypeVar("Taken")
 
 HEARD_S = 4.096  # at once, by the model that ships
 
-SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
 MODELS_BY_NAME = ("open_clip:ViT-B-32/openai", "open_clip:RN50/openai", "clap:laion/clap-htsat-unfused")
 PICTURE_TYPES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "dcm", "dicom"]
 SOUND_TYPES = ["wav", "flac"]
-
-
-def first_settings() -> Settings:
-    """What was set when the page was left, or what the address asks for, or the defaults."""
-    settings = recall("pairs.settings")
-    if settings is None:
-        settings, refusals = read_query(st.query_params.to_dict())
-        remember("pairs.refusals", refusals)
-        remember("pairs.settings", settings)
-    elif recall("pairs.model") is None:  # back from another page: what the first address asked for is over
-        remember("pairs.refusals", Refusals())
-    return settings
-
-
-def note_settings(settings: Settings) -> None:
-    """Remember what is set and write it to the address; what the address was refused for is over once it changes."""
-    before = recall("pairs.settings")
-    asked = dataclasses.replace(settings, display=before.display, box=before.box, words=before.words)
-    if asked != before:
-        forget_refusals()
-        if recall("pairs.was_noted"):
-            remember("pairs.refusals", Refusals())
-    remember("pairs.was_noted", True)
-    remember("pairs.settings", settings)
-    note_address("pairs", settings.to_query())
-
-
-def _say_refusal(control: str) -> None:
-    sentence = recall("pairs.refusals", {}).get(control)
-    if sentence:
-        refused(sentence)
-
-
-def _refuse(control: str, sentence: str) -> None:
-    remember("pairs.refusals", {**recall("pairs.refusals", {}), control: sentence})
+_SETTINGS = PageSettings(ANSWERS, read_query, first_control="model", only_shown=("display", "box", "words"))
+first_settings, note_settings = _SETTINGS.first, _SETTINGS.note
+_refuse, _say_refusal = _SETTINGS.refuse, _SETTINGS.say_refusal
 
 
 # ----------------------------------------------------------------- model and picture
@@ -104,22 +71,15 @@ def known_models() -> dict[str, ModelSpec]:
 
 
 def _choose_model(settings: Settings) -> str:
-    rows = known_models()
-    begin("pairs.model", settings.model)
-    options = list(dict.fromkeys([*rows, *MODELS_BY_NAME, settings.model, recall("pairs.model") or settings.model]))
-    key = st.selectbox(
-        "Model",
-        options,
-        format_func=lambda key: f"{rows[key].title} · {SOURCES[rows[key].source]}" if key in rows else str(key),
-        key="pairs.model",
-        accept_new_options=True,
+    return choose_model(
+        "pairs",
+        settings.model,
+        known_models(),
+        MODELS_BY_NAME,
         on_change=forget_refusals,  # the network may be back
         help="Any model of open_clip can be typed in as open_clip:ARCHITECTURE/CHECKPOINT, any CLAP (sounds and texts) "
         "as clap:OWNER/NAME; a checkpoint of your own is named in the file of your models.",
     )
-    if key in rows:
-        st.caption(escape(rows[key].summary or rows[key].architecture))
-    return key or settings.model
 
 
 def _settle_model(settings: Settings, wanted: str) -> Scene:
@@ -343,7 +303,7 @@ def tune(settings: Settings, methods: tuple[str, ...]) -> tuple[tuple[str, Param
     """Parameters of one method at a time; those of the others stay as they were set."""
     params = dict(settings.params)
     tunable = [method for method in methods if PAIR_METHODS[method].params]
-    refusals = {control: sentence for control, sentence in recall("pairs.refusals", {}).items() if "." in control}
+    refusals = {control: sentence for control, sentence in _SETTINGS.refusals().items() if "." in control}
     for sentence in refusals.values():
         refused(sentence)
     if tunable:

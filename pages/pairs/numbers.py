@@ -127,14 +127,16 @@ def _report_row(board: Board, k: int, waiting: str) -> Row:
 
 def control_rows(answer: Explained, original: str) -> Group:
     """The sentence before this image, before images it does not belong to, and the difference of both."""
-    strangers = f"mean of {answer.control_images} {answer.noun}s" if answer.control_images > 1 else f"one {answer.noun}"
+    n, noun = answer.control_images, answer.noun
+    averaged = f"{n} {noun}s that it does not belong to, averaged"
+    strangers = averaged if n > 1 else f"one {noun} that it does not belong to"
     rows = (
         Row("own", f"This {answer.noun}", spans_of(answer, "own", original), is_signed=answer.signed),
         Row(
             "control",
             "Control",
             spans_of(answer, "control", original),
-            f"the same sentence before {strangers} that it does not belong to",
+            f"the same sentence before {strangers}",
             is_signed=answer.signed,
         ),
         Row(

@@ -56,7 +56,8 @@ def draw_paper(metrics: Sequence[str] = tuple(METRICS)) -> None:
             spread = Spread(float(cell["percent"]), float(cell["standard_error"]), digits=2)
             row[f"{cell['dataset']} {cell['metric']}"] = spread
         draw_table(f"The paper's Table 1, {title} (± standard error)", columns, list(rows.values()))
-    st.caption(f"{about['citation']}. {about['score']}. {about['note']}")
+    score = about["score"]
+    st.caption(f"{about['citation']}. {score[0].upper()}{score[1:]}. {about['note']}")
 
 
 # ----------------------------------------------------------------- orders

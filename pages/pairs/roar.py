@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from pages.pairs.orders import draw_orders, draw_paper
-from pages.pairs.runs import Plan, draw_rows, tables_of
+from pages.pairs.runs import Plan, draw_rows, tables_of, titled
 from pages.shared.exports import Column
 from pages.shared.session import escape
 from pages.shared.tables import draw_table
@@ -39,7 +39,7 @@ def show(model: str) -> None:
 
 def _draw_over_random(table: dict[str, Any]) -> None:
     """How far each method is above random maps, seed by seed."""
-    titles = {row["name"]: row["title"] for row in table["rows"]}
+    titles = {row["name"]: titled(row) for row in table["rows"]}
     columns = [Column("name", "Method")]
     columns += [
         Column(c["key"], f"{c['title']} over random", help="Mean over seeds, 95 % interval.") for c in table["columns"]
@@ -48,5 +48,5 @@ def _draw_over_random(table: dict[str, Any]) -> None:
     for pair in table["paired"]:
         row = rows.setdefault(pair["ours"], {"name": titles[pair["ours"]]})
         span = "" if pair["low"] is None else f" [{pair['low']:.1f}, {pair['high']:.1f}]"
-        row[pair["metric"]] = f"{pair['mean']:+.1f}{span}"
+        row[pair["metric"]] = f"{pair['mean']:+.1f}{span}".replace("-", "−")
     draw_table("Difference to random maps, seed by seed", columns, list(rows.values()), mark_best=False)

@@ -1,7 +1,7 @@
 """Evaluations of a pair of encoders: runs that ship, runs of this installation, and the button that starts one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -130,12 +130,17 @@ def said(row: str) -> str:
     return ", ".join((PAIR_METHODS[method].title, *(setting.replace("=", " ") for setting in settings)))
 
 
+def titled(row: Mapping[str, Any]) -> str:
+    """A stored row's title; with settings it is said as the form says it."""
+    return said(row["name"]) if row["name"].partition(":")[0] in PAIR_METHODS else row["title"]
+
+
 def draw_made(name: str, table: dict[str, Any], columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """The command that makes a table, the table as CSV, and where and how long it was made."""
     if name != "here" and is_stale(table):
         st.caption(":material/history: Made with earlier weights of this model; the command makes it anew.")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.code(table["command"], language="bash")
+        st.code(table["command"], language="bash", wrap_lines=True)
         st.download_button(
             "CSV",
             metrics_csv(columns, rows),
@@ -153,7 +158,7 @@ def draw_rows(title: str, name: str, table: dict[str, Any]) -> None:
     columns = [Column("name", "Method")]
     columns += [Column(c["key"], c["title"], c.get("better", ""), c.get("help", "")) for c in table["columns"]]
     rows = [
-        {"name": row["title"], **{key: cell_of(cell) for key, cell in row["metrics"].items()}} for row in table["rows"]
+        {"name": titled(row), **{key: cell_of(cell) for key, cell in row["metrics"].items()}} for row in table["rows"]
     ]
     draw_table(title, columns, rows)
     for refusal in table.get("not_applicable", []):

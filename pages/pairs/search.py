@@ -12,7 +12,7 @@ import streamlit as st
 from pages.pairs.orders import PAPER_TABLES
 from pages.pairs.runs import ASSETS, Plan, cell_of, draw_made, said, tables_of
 from pages.shared.exports import Column
-from pages.shared.figures import Axes, Curve, line_style, plot_curves
+from pages.shared.figures import PLOT_OPTIONS, Axes, Curve, line_style, plot_curves
 from pages.shared.session import escape
 from pages.shared.tables import draw_table
 
@@ -23,7 +23,6 @@ PLAN = Plan(
 )  # fmt: skip
 SAYS = {"image": "Images", "text": "Texts", "audio": "Sounds"}
 SETTINGS = {"layer": "Layer ℓ", "mode": "Mode", "beta": "β", "sigma2": "σ²", "smooth": "Smoothing, cells"}
-PLOT_OPTIONS = {"displayModeBar": False}
 FEW = 100  # pairs, below which the page warns of chance
 Tried = Sequence[dict[str, Any]]  # settings with a cell for each measure
 
@@ -38,7 +37,7 @@ def show(model: str) -> None:
         st.caption(escape(table["economy"]))
         _draw_last(table)
         st.caption(
-            f"ROAR+ was tried on a fifth of the {table['n']} pairs, with {table['seeds']} seed(s)"
+            f"ROAR+ was tried on a fifth of the {table['n']} pairs, seeds: {table['seeds']}"
             + (": on so few neighbouring settings differ by chance." if table["n"] < FEW else ".")
         )
         for row, by_modality in table["tried"].items():
@@ -103,7 +102,7 @@ def _variant(settings: dict[str, Any]) -> str:
     'mode normalised, smoothed over 1 cell'
     """
     smooth = settings.get("smooth") or 0
-    return f"mode {settings['mode']}" + (f", smoothed over {smooth:g} cell" if smooth else "")
+    return f"mode {settings['mode']}" + (f", smoothed over {smooth:g} cell{'s' * (smooth != 1)}" if smooth else "")
 
 
 def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str]) -> None:
@@ -115,7 +114,9 @@ def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str])
         return
     low, high = min(*values, 0.0), max(values)
     layers = sorted(dict.fromkeys(one["settings"]["layer"] for one in tried))
-    for layer, column in zip(layers, st.columns(len(layers)), strict=True):
+    for k, layer in enumerate(layers):
+        if k % 2 == 0:  # four in a row leave their ticks and legends no room
+            columns = st.columns(2)
         figure = plot_curves(
             _curves([one for one in tried if one["settings"]["layer"] == layer], measure["key"]),
             Axes(f"ℓ = {layer}", "β", measure["title"]),
@@ -123,7 +124,7 @@ def _draw_multiples(key: str, title: str, tried: Tried, measure: dict[str, str])
             log_x=True,
         )
         figure.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
-        column.plotly_chart(figure, key=f"pairs.search.{key}.{layer}", config=PLOT_OPTIONS)
+        columns[k % 2].plotly_chart(figure, key=f"pairs.search.{key}.{layer}", config=PLOT_OPTIONS)
 
 
 def _curves(tried: Tried, measure: str) -> list[Curve]:

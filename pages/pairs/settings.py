@@ -11,7 +11,7 @@ from typing import Any
 from backend.catalog import PAIR_METHODS
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
-from pages.shared.addresses import read_methods, read_whole
+from pages.shared.addresses import Refusals, read_methods, read_whole
 from pages.shared.controls import read_param, write_param
 from pages.shared.figures import Display
 from pages.shared.map_grid import Box
@@ -69,9 +69,6 @@ def changed_only(method: str, params: Params) -> Params:
 
 def write_box(box: Box) -> str:
     return ",".join(f"{share:.3f}" for share in (box.left, box.top, box.right, box.bottom))
-
-
-Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:

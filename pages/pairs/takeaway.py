@@ -33,7 +33,7 @@ from pages.pairs.numbers import (
     word_table,
 )
 from pages.pairs.settings import Settings, changed_only
-from pages.pairs.words import Row, limit_of
+from pages.pairs.words import Row, floor_of, limit_of
 from pages.shared.exports import (
     Column,
     document,
@@ -277,11 +277,15 @@ def words_section(answer: Explained) -> str:
     """The sentence, its control and the difference, words coloured as on a light page."""
     rows = control_rows(answer, "").rows
     limit = max((limit_of(row.spans) for row in rows), default=0.0)
-    lines = "".join(f"<tr><th>{html.escape(row.label)}</th><td>{_coloured(row, limit)}</td></tr>" for row in rows)
+    floor = floor_of(rows, limit)
+    coloured = [_coloured(row, 0.0 if row.is_signed else floor, limit - floor) for row in rows]
+    lines = "".join(
+        f"<tr><th>{html.escape(row.label)}</th><td>{words}</td></tr>" for row, words in zip(rows, coloured, strict=True)
+    )
     return f"<div class='settings'><table>{lines}</table></div><p>{html.escape(rows[1].note)}</p>"
 
 
-def _coloured(row: Row, limit: float) -> str:
+def _coloured(row: Row, start: float, extent: float) -> str:
     table = WORD_COLOURS["light"]["signed" if row.is_signed else "unsigned"]
     parts = []
     for span in row.spans:
@@ -289,7 +293,7 @@ def _coloured(row: Row, limit: float) -> str:
         if span.value is None:
             parts.append(text)
             continue
-        relative = float(np.clip(span.value / limit, -1, 1)) if limit else 0.0
+        relative = float(np.clip((span.value - start) / extent, -1, 1)) if extent else 0.0
         share = (relative + 1) / 2 if row.is_signed else max(relative, 0.0)
         colour = "#" + bytes(table[round(share * (len(table) - 1))]).hex()
         parts.append(f"<span style='background:{colour};padding:0 .2em' title='{span.value:.3g}'>{text}</span>")

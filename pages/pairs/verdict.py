@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from backend.catalog import PAIR_METHODS
-from pages.pairs.runs import said as titled
+from pages.pairs.runs import titled
 from pages.shared.session import escape
 
 _WHERE = ("iou", "iou_attainable", "span_iou", "pointing")
@@ -39,7 +39,7 @@ def places_said(table: Mapping[str, Any]) -> list[str]:
             parts += [f"on {columns[key]} not surely ahead of {_listed(open_)}"] if open_ else []
         if ahead:
             parts.insert(0, f"ahead of every other method and of the priors on {_listed([columns[k] for k in ahead])}")
-        said.append(f"Places, {ours['title']}: {'; '.join(parts).rstrip('.')}.")
+        said.append(f"Places, {titled(ours)}: {'; '.join(parts).rstrip('.')}.")
     return said
 
 
@@ -57,7 +57,7 @@ def words_said(table: Mapping[str, Any]) -> list[str]:
         holds = all(found[theirs]["low"] > 0 for theirs in (_CHANCE, _STRANGER))
         share = ours["metrics"]["words_first"]["mean"]
         said.append(
-            f"Words, {ours['title']}: a key word is first in {share:.0%}, {_gap(found[_CHANCE])} over chance and "
+            f"Words, {titled(ours)}: a key word is first in {share:.0%}, {_gap(found[_CHANCE])} over chance and "
             f"{_gap(found[_STRANGER])} over the same map before a stranger: "
             + ("it shows what the input supports." if holds else "it does not surely show what the input supports.")
         )
@@ -85,13 +85,12 @@ def _others(table: Mapping[str, Any], ours: str, key: str) -> list[Mapping[str, 
 
 def _unbeaten(table: Mapping[str, Any], ours: str, key: str, is_behind: bool | None = None) -> list[str]:
     """Titles of the rows that it is not surely ahead of. Args: is_behind: only those it is surely behind, or is not."""
-    titles = {row["name"]: row["title"] for row in table["rows"]}
-    unbeaten = [
-        pair["theirs"]
+    titles = {row["name"]: titled(row) for row in table["rows"]}
+    return [
+        titles[pair["theirs"]]
         for pair in _others(table, ours, key)
         if pair["low"] <= 0 and is_behind in (None, pair["high"] < 0)
     ]
-    return [titled(name) if name.partition(":")[0] in PAIR_METHODS else titles[name] for name in unbeaten]
 
 
 def _gap(pair: Mapping[str, Any]) -> str:

@@ -76,6 +76,17 @@ def limit_of(spans: Sequence[Span]) -> float:
     return max((abs(span.value) for span in spans if span.value is not None), default=0.0)
 
 
+def floor_of(rows: Sequence[Row], limit: float) -> float:
+    """Where the colours of unsigned rows begin: 0, or the least value where all lie in the upper half.
+
+    With sigma^2 other than 1 a token through which nothing passes still has .5 (sigma^2 - 1 - ln sigma^2) nats an
+    element: from 0 on all words would look alike.
+    """
+    values = [span.value for row in rows if not row.is_signed for span in row.spans if span.value is not None]
+    least = min(values, default=0.0)
+    return least if limit / 2 < least < limit else 0.0
+
+
 def word_board(
     label: str, groups: Sequence[Group], *, key: str, unit: str, is_pickable: bool = False, limit: float | None = None
 ) -> str | None:
@@ -86,11 +97,13 @@ def word_board(
     """
     if limit is None:
         limit = max((limit_of(row.spans) for group in groups for row in group.rows), default=0.0)
+    floor = floor_of([row for group in groups for row in group.rows], limit)
     data = {
         "label": label,
         "unit": unit,
         "limit": limit,
-        "scale": f"0 to {format_value(limit)} {unit}" if limit else "",
+        "floor": floor,
+        "scale": f"{format_value(floor)} to {format_value(limit)} {unit}" if limit else "",
         "pickable": is_pickable,
         "groups": [asdict(group) for group in groups],
         "colours": {

@@ -9,12 +9,13 @@ from backend.contracts import PathRequest, RandomisationRequest, Request, Result
 from pages.path.board import Answer, Board
 from pages.path.evaluation import show_evaluation
 from pages.path.numbers import randomisation_curves, sensitivity_curves, stage_panels
-from pages.path.views import PLOT_OPTIONS, kept
+from pages.path.views import kept
 from pages.shared.addresses import FIRST_TAB
 from pages.shared.controls import refused
-from pages.shared.figures import RANDOMISATION_AXES, SENSITIVITY_AXES, Display, plot_curves
+from pages.shared.figures import PLOT_OPTIONS, RANDOMISATION_AXES, SENSITIVITY_AXES, Display, plot_curves
 from pages.shared.map_grid import map_grid
 from pages.shared.path_player import path_player
+from pages.shared.reading import describe
 from pages.shared.session import recall, remember
 from pages.shared.tabs import draw_tabs
 
@@ -61,11 +62,7 @@ def _show_reading(board: Board) -> None:
         "Deleted pixels make pictures that the model never saw, and the areas depend on what they become."
     )
     for method in board.settings.methods:
-        spec = METHODS[method]
-        with st.container(border=True):
-            st.markdown(f"**{spec.title}** · {spec.summary}")
-            st.latex(spec.equation)
-            st.caption(f"Limits: {spec.limits}  \nSource: {spec.source}")
+        describe(METHODS[method])
 
 
 # ----------------------------------------------------------------- path player

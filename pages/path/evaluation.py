@@ -91,7 +91,7 @@ def _draw_ours(table: dict[str, Any], where: str) -> None:
     for refusal in table.get("not_applicable", []):
         st.caption(f"{escape(refusal['name'])}: {escape(refusal['reason'])}")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.code(table["command"], language="bash")
+        st.code(table["command"], language="bash", wrap_lines=True)
         name = f"table-{table['model']}.csv"
         st.download_button(
             "CSV",
@@ -118,8 +118,10 @@ def _draw_paired(table: dict[str, Any]) -> None:
     for key in ("deletion_ratio", "insertion_ratio"):
         title, better = next((c["title"], c["better"]) for c in table["columns"] if c["key"] == key)
         columns += [Column(key, title, better, "Mean and 95% interval over images, each averaged over seeds.")]
-        columns += [Column(f"{key} seeds", "over seeds", "", "95% interval over training seeds.")]
-        for pair in (pair for pair in table["paired"] if pair["metric"] == key):
+        pairs = [pair for pair in table["paired"] if pair["metric"] == key]
+        if any(pair.get("over_seeds") for pair in pairs):
+            columns += [Column(f"{key} seeds", "over seeds", "", "95% interval over training seeds.")]
+        for pair in pairs:
             row, seeds = rows[pair["theirs"]], pair.get("over_seeds")
             row[key] = f"{format_value(pair['mean'])} {_interval(pair)}"
             row[f"{key} seeds"] = None if seeds is None else _interval(seeds)
@@ -142,7 +144,7 @@ def _verdict(table: dict[str, Any], titles: dict[str, str], key: str, title: str
     parts = [f"ahead of {len(ahead)} of {len(pairs)}"]
     parts += [f"not told apart from {', '.join(level)}"] * bool(level)
     parts += [f"behind {', '.join(behind)}"] * bool(behind)
-    unsure = [titles[pair["theirs"]] for pair in pairs if _holds_zero(pair.get("over_seeds", pair))]
+    unsure = [titles[pair["theirs"]] for pair in pairs if pair.get("over_seeds") and _holds_zero(pair["over_seeds"])]
     seeds = f" Over training seeds the interval holds 0 against {', '.join(unsure)}." if unsure else ""
     return f"By {title}, {titles[pairs[0]['ours']]} is {'; '.join(parts)}.{seeds}"
 
@@ -192,4 +194,5 @@ def _draw_paper() -> None:
         row = rows.setdefault(cell["method"], {"name": cell["method"]})
         row[f"{cell['dataset']} {cell['metric']}"] = Spread(float(cell["mean"]), float(cell["sd"]), digits=3)
     draw_table("The paper's Table 1", columns, list(rows.values()))
-    st.caption(f"{about['citation']}. {about['score']}. {about['note']}")
+    score = about["score"]
+    st.caption(f"{about['citation']}. {score[0].upper()}{score[1:]}. {about['note']}")

@@ -1,6 +1,5 @@
 """The controls of the attribution page: each returns a value that can be used, or says why it cannot."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,49 +10,20 @@ from backend.contracts import Params, Result
 from backend.errors import PrismError
 from backend.examples import EXAMPLES
 from backend.limits import LIMITS, MIB
-from pages.path.board import Answer, forget_refusals, look
+from pages.path.board import ANSWERS, Answer, forget_refusals, look
 from pages.path.pictures import Picture, example_picture, thumbnail, upload_picture
-from pages.path.settings import UPLOAD, Refusals, Settings, changed_only, read_query
-from pages.shared.addresses import note_address
-from pages.shared.controls import begin, draw_params, refused
+from pages.path.settings import UPLOAD, Settings, changed_only, read_query
+from pages.shared.controls import begin, choose_model, draw_params, refused
 from pages.shared.figures import format_value
 from pages.shared.gallery import Thumbnail, gallery
+from pages.shared.page_settings import PageSettings
 from pages.shared.paste import paste_into
-from pages.shared.session import escape, recall, remember, service
+from pages.shared.session import recall, remember, service
 
-SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
 FLAT_BASELINES = ("black", "white", "grey", "mean", "noise", "blur")
-
-
-def first_settings() -> Settings:
-    """What was set when the page was left, or what the address asks for, or the defaults."""
-    settings = recall("path.settings")
-    if settings is None:
-        settings, refusals = read_query(st.query_params.to_dict())
-        remember("path.refusals", refusals)
-        remember("path.settings", settings)
-    elif recall("path.model") is None:  # back from another page: what the first address asked for is over
-        remember("path.refusals", Refusals())
-    return settings
-
-
-def note_settings(settings: Settings) -> None:
-    """Remember what is set and write it to the address; what the address was refused for is over once it changes."""
-    before = recall("path.settings")
-    asked = dataclasses.replace(settings, display=before.display)
-    if asked != before:
-        forget_refusals()
-        if recall("path.was_noted"):
-            remember("path.refusals", Refusals())
-    remember("path.was_noted", True)
-    remember("path.settings", settings)
-    note_address("path", settings.to_query())
-
-
-def _say_refusal(control: str) -> None:
-    sentence = recall("path.refusals", {}).get(control)
-    if sentence:
-        refused(sentence)
+_SETTINGS = PageSettings(ANSWERS, read_query, first_control="model", only_shown=("display",))
+first_settings, note_settings = _SETTINGS.first, _SETTINGS.note
+_refuse, _say_refusal = _SETTINGS.refuse, _SETTINGS.say_refusal
 
 
 # ----------------------------------------------------------------- model and picture
@@ -97,20 +67,13 @@ def _look(model: str, picture: Picture) -> Answer:
 
 def _choose_model(settings: Settings) -> str:
     rows = {s.spec.key: s.spec for s in service().models() if s.spec.task == "classification"}
-    keys = list(rows) if settings.model in rows else [*rows, settings.model]
-    begin("path.model", settings.model)
-    key = st.selectbox(
-        "Model",
-        keys if recall("path.model") in keys else [*keys, recall("path.model")],
-        format_func=lambda key: f"{rows[key].title} · {SOURCES[rows[key].source]}" if key in rows else str(key),
-        key="path.model",
-        accept_new_options=True,
+    return choose_model(
+        "path",
+        settings.model,
+        rows,
         on_change=forget_refusals,  # the network may be back
         help="Any classifier of the timm library can be typed in as timm:NAME; your own come from the Models page.",
     )
-    if key in rows:
-        st.caption(escape(rows[key].summary or rows[key].architecture))
-    return key or settings.model
 
 
 def _choose_picture(scene: Scene) -> Scene:
@@ -162,10 +125,6 @@ def _follow_model(picture: Picture, wanted: str) -> Picture:
     return example_picture(_suitable(wanted)[0])
 
 
-def _refuse(control: str, sentence: str) -> None:
-    remember("path.refusals", {**recall("path.refusals", {}), control: sentence})
-
-
 def _take_upload() -> Picture | None:
     upload = st.file_uploader(
         "Your own picture",
@@ -214,6 +173,10 @@ def choose_target(settings: Settings, prediction: Result) -> int | None:
             f"target {recall('path.target')}; classes are 0..{len(logits) - 1}; the top class is explained",
         )
         remember("path.target", TOP_CLASS)
+    labels = [say(option) for option in options]
+    if recall("path.target.labels") != labels:  # the browser keeps the last label, with another picture's numbers,
+        remember("path.target", recall("path.target"))  # unless the value is set anew
+        remember("path.target.labels", labels)
     target = st.selectbox("Class to explain", options, format_func=say, key="path.target")
     _say_refusal("target")
     return None if target == TOP_CLASS else target
@@ -275,13 +238,11 @@ def tune(settings: Settings, methods: tuple[str, ...]) -> tuple[tuple[str, Param
     """Parameters of one method at a time; those of the others stay as they were set."""
     params = dict(settings.params)
     tunable = [method for method in methods if METHODS[method].params]
-    for control, sentence in recall("path.refusals", {}).items():
+    for control, sentence in _SETTINGS.refusals().items():
         if "." in control:
             refused(sentence)
     if tunable:
-        with st.expander(
-            "Parameters", icon=":material/tune:", expanded=any("." in c for c in recall("path.refusals", {}))
-        ):
+        with st.expander("Parameters", icon=":material/tune:", expanded=any("." in c for c in _SETTINGS.refusals())):
             if recall("path.tuned") not in tunable:
                 remember("path.tuned", tunable[0])
             method = st.selectbox("of", tunable, format_func=lambda key: METHODS[key].title, key="path.tuned")

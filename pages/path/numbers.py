@@ -20,8 +20,8 @@ from pages.shared.figures import (
 )
 
 SCORE_TITLES = {
-    "ratio": "f(x_k) / f(x)",
-    "normalised": "(f(x_k) − f(x⁰)) / (f(x) − f(x⁰))",
+    "ratio": "f(xₖ) / f(x)",
+    "normalised": "(f(xₖ) − f(x⁰)) / (f(x) − f(x⁰))",
     "probability": "probability",
 }
 

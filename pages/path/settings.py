@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backend.catalog import METHODS, check_baseline
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
-from pages.shared.addresses import read_methods, read_whole
+from pages.shared.addresses import Refusals, read_methods, read_whole
 from pages.shared.controls import read_param, write_param
 from pages.shared.figures import Display
 
@@ -55,9 +55,6 @@ def changed_only(method: str, params: Params) -> Params:
     """The parameters that differ from the method's defaults."""
     spec = METHODS[method]
     return tuple((name, value) for name, value in params if value != spec.param(name).default)
-
-
-Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def read_query(query: Mapping[str, str]) -> tuple[Settings, Refusals]:

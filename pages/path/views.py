@@ -14,13 +14,12 @@ from pages.path.inputs import class_names, note_settings
 from pages.path.numbers import faithfulness_curves, panels, score_reason, table
 from pages.path.settings import SCORES
 from pages.shared.controls import begin, refused
-from pages.shared.figures import format_value, plot_curves
+from pages.shared.figures import PLOT_OPTIONS, format_value, plot_curves
 from pages.shared.map_grid import map_grid
 from pages.shared.session import escape, recall, remember
 from pages.shared.tables import draw_table
 
 REPLACEMENTS = ("black", "blur:3", "mean", "white", "grey")
-PLOT_OPTIONS = {"displayModeBar": False}
 PLOTS_AT_MOST = 12  # kept for a visitor
 
 
@@ -94,7 +93,7 @@ def choose_metrics() -> tuple[str, str]:
             SCORES,
             key="path.score",
             required=True,
-            help="ratio: f(x_k) / f(x) on logits, as in the paper's table; normalised: the baseline's score is 0, the "
+            help="ratio: f(xₖ) / f(x) on logits, as in the paper's table; normalised: the baseline's score is 0, the "
             "image's 1; probability: the class's softmax probability.",
         )
         replacement = st.selectbox(

@@ -10,6 +10,7 @@ from backend.limits import LIMITS
 from pages.shared.session import recall
 
 FIRST_TAB = "How to read this"  # of every page
+Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def note_address(page: str, query: Mapping[str, str]) -> None:

@@ -1,15 +1,17 @@
-"""Parameters of a spec as widgets: one control each, its symbol in the paper, one sentence of help."""
+"""Models and the parameters of a spec as widgets: one control each, its symbol in the paper, one sentence of help."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from backend.catalog import MethodSpec, ParamSpec
+from backend.catalog import MethodSpec, ModelSpec, ParamSpec
 from backend.contracts import Params, ParamValue
 from backend.errors import BadInput
 from pages.shared.session import escape, recall, remember
 
 AUTO = "auto"  # how an optional parameter that is left empty is written in addresses
+SOURCES = {"embedded": "ships with Prism", "hub": "from the hub", "local": "yours"}
 
 
 def begin(key: str, value: object) -> None:
@@ -19,6 +21,38 @@ def begin(key: str, value: object) -> None:
 
 
 _MISSING = object()
+
+
+def choose_model(
+    page: str,
+    first: str,
+    rows: Mapping[str, ModelSpec],
+    named: Sequence[str] = (),
+    *,
+    on_change: Callable[[], None],
+    help: str,
+) -> str:
+    """A model that is listed, or any other by its name; its key.
+
+    Args:
+        page: prefix of the widget's key.
+        first: to begin with, and where the choice is emptied; it need not be listed.
+        named: names that are offered below the listed ones.
+    """
+    key = f"{page}.model"
+    begin(key, first)
+    chosen = st.selectbox(
+        "Model",
+        list(dict.fromkeys([*rows, *named, first, recall(key) or first])),
+        format_func=lambda one: f"{rows[one].title} · {SOURCES[rows[one].source]}" if one in rows else str(one),
+        key=key,
+        accept_new_options=True,
+        on_change=on_change,
+        help=help,
+    )
+    if chosen in rows:
+        st.caption(escape(rows[chosen].summary or rows[chosen].architecture))
+    return chosen or first
 
 
 def draw_params(spec: MethodSpec, page: str, first: Params) -> Params:

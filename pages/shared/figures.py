@@ -38,6 +38,7 @@ OVERLAY_GAMMA = 0.7  # in an overlay a pixel is as opaque as |value| / limit to 
 COLOUR_KEPT, OPACITY_KEPT = 0.7, 0.75
 _COLOURED = 0.1, 0.001  # apart between channels, and of so many pixels: less is a grey picture with a tint
 PLOT_HEIGHT, LEGEND_ROW = 320, 22  # pixels on screen; a legend's row holds about three names
+PLOT_OPTIONS = {"displayModeBar": False}  # of a plot on a page
 ZERO_LINE = {"width": 1, "dash": "dot", "color": "#888888"}
 OUTLINE_COLOUR = "#22c55e"
 PANEL_INCHES, FIGURE_DPI = 2.1, 200
@@ -275,7 +276,8 @@ def tick_label(panel: Panel, tick: float) -> str:
     """A number at a colour bar; above a lowest value, how much higher: the two may differ in the sixth digit only."""
     if panel.origin == "zero":
         return format_value(tick)
-    return f"+{format_value(tick)}" if tick else format_value(lowest_of(panel))
+    lowest = format_value(lowest_of(panel))
+    return f"{lowest} + {format_value(tick)}" if tick else lowest
 
 
 def colourise(values: np.ndarray, limit: float, diverging: bool) -> np.ndarray:
@@ -498,6 +500,13 @@ def _log_axis(curves: Sequence[Curve]) -> dict:
     return {"type": "log", "tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
+def _whole_axis(curves: Sequence[Curve]) -> dict:
+    """Ticks at whole numbers, where nothing lies between them: half a layer is none."""
+    values = np.concatenate([np.asarray(curve.x, dtype=float) for curve in curves]) if curves else np.zeros(0)
+    span = float(np.ptp(values)) if len(values) else 0.0
+    return {"tick0": 0, "dtick": math.ceil(span / 8)} if span >= 1 and (values % 1 == 0).all() else {}
+
+
 def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None, log_x: bool = False) -> go.Figure:
     """Curves of several methods in one interactive plot that takes its colours from the page's theme.
 
@@ -530,7 +539,7 @@ def plot_curves(curves: Sequence[Curve], axes: Axes, markers: bool | None = None
         figure.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, **group)
     figure.update_layout(
         title={"text": axes.title, "font": {"size": 15}},
-        xaxis={"title": axes.x, **(_log_axis(curves) if log_x else {})},
+        xaxis={"title": axes.x, **(_log_axis(curves) if log_x else _whole_axis(curves))},
         yaxis={"title": axes.y},
         height=PLOT_HEIGHT + LEGEND_ROW * math.ceil(len(curves) / 3),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},

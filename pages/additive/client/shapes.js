@@ -1,8 +1,19 @@
 // What each column does, side by side: curves with bands or bars, the data's density below, values under the pointer.
 
-const MARGIN = { left: 40, right: 8, top: 8, bottom: 34 };
+const MARGIN = { left: 40, right: 8, top: 8, bottom: 46 };
 const DENSITY_PX = 22;
-const DOTTED = 40; // whole numbers at most that are drawn as dots
+const LETTER_PX = 5.6, LINE_PX = 12; // of a category's name
+
+/** A name in at most two lines of so many letters, cut only where that is too little. */
+function inLines(name, letters) {
+  const lines = [""];
+  for (const word of name.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (longer.length <= letters || !lines.at(-1) || lines.length === 2) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines.map((line) => (line.length > letters ? (letters > 2 ? `${line.slice(0, letters - 1)}…` : "") : line));
+}
 
 /** About n round numbers inside [low, high]. */
 function niceTicks(low, high, n) {
@@ -73,7 +84,9 @@ class Panel {
       const at = data.kind === "numeric" ? this.nearest(data.record) : data.record;
       parts.push(svg("circle", { class: "record", cx: this.X(at), cy: Y(data.y[at]), r: 5 }));
     }
-    parts.push(svg("text", { x: MARGIN.left + inner / 2, y: height - 3, "text-anchor": "middle" }, data.axis));
+    const below = Math.max(1, ...parts.map((part) => part.querySelectorAll("tspan").length)); // lines of names
+    const axisY = height - 3 - LINE_PX * (2 - below);
+    parts.push(svg("text", { x: MARGIN.left + inner / 2, y: axisY, "text-anchor": "middle" }, data.axis));
     this.cross = svg("line", { class: "cross", y1: MARGIN.top, y2: bottom + DENSITY_PX, visibility: "hidden" });
     plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     plot.setAttribute("aria-label", data.alt);
@@ -91,7 +104,7 @@ class Panel {
     if (data.truth) parts.push(svg("polyline", { class: "truth", points: line(data.x, data.truth) }));
     parts.push(svg("polyline", { class: "line", points: line(data.x, data.y) }));
     // Between whole numbers there are no rows: what was asked are the dots, the line only joins them.
-    if (data.is_whole && data.x.length <= DOTTED)
+    if (data.is_dotted)
       data.x.forEach((x, i) => parts.push(svg("circle", { class: "dot", cx: at(x), cy: Y(data.y[i]), r: 2.5 })));
     const most = Math.max(...data.counts, 1), share = inner / data.counts.length, floor = bottom + DENSITY_PX;
     data.counts.forEach((count, i) => {
@@ -109,15 +122,17 @@ class Panel {
     this.X = (index) => MARGIN.left + (index + 0.5) * share;
     this.from = (px) => clamp(Math.floor((px - MARGIN.left) / share), 0, data.names.length - 1);
     const most = Math.max(...data.counts, 1), parts = [];
-    const letters = Math.max(1, Math.floor(share / 6.2));
+    const letters = Math.max(1, Math.floor(share / LETTER_PX));
     data.names.forEach((name, i) => {
       const x = this.X(i), tall = (data.counts[i] / most) * (DENSITY_PX - 3);
       parts.push(svg("rect", { class: "bar", x: x - wide / 2, width: wide, y: Math.min(Y(0), Y(data.y[i])), height: Math.max(Math.abs(Y(data.y[i]) - Y(0)), 0.5) }));
       parts.push(svg("line", { class: "reach", x1: x, x2: x, y1: Y(data.low[i]), y2: Y(data.high[i]) }));
       if (data.truth) parts.push(svg("line", { class: "truth", x1: x - wide / 2 - 3, x2: x + wide / 2 + 3, y1: Y(data.truth[i]), y2: Y(data.truth[i]) }));
       parts.push(svg("rect", { class: "density", x: x - wide / 2, width: wide, y: floor - tall, height: tall }));
-      const text = name.length > letters ? (letters > 2 ? name.slice(0, letters - 1) + "…" : "") : name;
-      parts.push(svg("text", { x, y: floor + 12, "text-anchor": "middle" }, text));
+      const label = svg("text", { "text-anchor": "middle" });
+      inLines(name, letters).forEach((line, k) => label.append(svg("tspan", { x, y: floor + LINE_PX * (k + 1) }, line)));
+      label.append(svg("title", {}, name));
+      parts.push(label);
     });
     return parts;
   }
@@ -162,7 +177,7 @@ class Shapes {
     const home = this.root.querySelector(".panels");
     while (this.panels.length > data.panels.length) this.panels.pop().figure.remove();
     while (this.panels.length < data.panels.length) this.panels.push(new Panel(home, this));
-    const keys = [["line", "effect"], ["band", data.band], ["data", "rows of the data"]];
+    const keys = [["line", data.effect], ["band", data.band], ["data", "rows of the data"]];
     if (data.panels.some((panel) => panel.truth)) keys.push(["truth", "truth"]);
     if (data.panels.some((panel) => panel.record !== null)) keys.push(["record", data.record]);
     this.root.querySelector(".keys").replaceChildren(...keys.map(([name, words]) => {

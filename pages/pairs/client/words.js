@@ -41,7 +41,7 @@ class Words {
 
   receive(data, trigger) {
     this.trigger = trigger;
-    const ground = groundOf(this.root), seen = JSON.stringify([data.groups, data.limit, ground]);
+    const ground = groundOf(this.root), seen = JSON.stringify([data.groups, data.limit, data.floor, ground]);
     this.find(".groups").setAttribute("role", "group");
     this.find(".groups").setAttribute("aria-label", data.label);
     if (seen === this.seen) return;
@@ -97,14 +97,15 @@ class Words {
 
   colour(value, is_signed) {
     const table = this.tables[is_signed ? "signed" : "unsigned"], last = table.length / 3 - 1;
-    const relative = this.data.limit > 0 ? clamp(value / this.data.limit, is_signed ? -1 : 0, 1) : 0;
+    const { limit, floor } = this.data, range = limit - floor;
+    const relative = range > 0 ? clamp((is_signed ? value : value - floor) / range, is_signed ? -1 : 0, 1) : 0;
     const at = 3 * Math.round((is_signed ? (relative + 1) / 2 : relative) * last);
     return [table[at], table[at + 1], table[at + 2]];
   }
 
   legend() {
     const has_signed = this.data.groups.some(({ rows }) => rows.some((row) => row.is_signed));
-    const { limit, unit } = this.data, ramp = this.find(".ramp");
+    const { limit, floor, unit } = this.data, ramp = this.find(".ramp");
     this.find(".legend").hidden = !limit;
     if (!limit) return;
     const table = this.tables[has_signed ? "signed" : "unsigned"], n = table.length / 3;
@@ -113,7 +114,10 @@ class Words {
     const context = ramp.getContext("2d"), pixels = context.createImageData(n, 1);
     for (let i = 0; i < n; i++) pixels.data.set([table[3 * i], table[3 * i + 1], table[3 * i + 2], 255], 4 * i);
     context.putImageData(pixels, 0, 0);
-    this.find(".scale").textContent = `${has_signed ? formatValue(-limit) : 0} to ${formatValue(limit)} ${unit}`;
+    const plain = `${formatValue(floor)} to ${formatValue(limit)} ${unit}`;
+    this.find(".scale").textContent = has_signed
+      ? `${formatValue(floor - limit)} to ${formatValue(limit - floor)} ${unit}${floor ? `, rows above: ${plain}` : ""}`
+      : plain;
   }
 
   read(target) {

@@ -277,7 +277,8 @@ class MapGrid {
     const ends = card.diverging ? [-card.limit, 0, card.limit] : [0, card.limit];
     card.ticks.replaceChildren(...ends.map((end) => {
       const tick = document.createElement("span");
-      tick.textContent = card.panel.origin === "zero" ? formatValue(end) : end ? `+${formatValue(end)}` : formatValue(card.panel.base);
+      const { origin, base } = card.panel;
+      tick.textContent = origin === "zero" ? formatValue(end) : formatValue(base) + (end ? ` + ${formatValue(end)}` : "");
       return tick;
     }));
     card.unit.textContent = card.panel.said_unit;

@@ -1,7 +1,7 @@
 // Frames and their curves, moved by one finger: frame, markers and label change in the browser only.
 
 const FRAMES_PER_SECOND = 10;
-const MARGIN = { left: 46, right: 12, top: 14, bottom: 36 };
+const MARGIN = { left: 46, right: 12, top: 22, bottom: 36 };
 const COLOURS = ["#D55E00", "#0A84C6", "#009E73", "#CC79A7"];
 const LANE_COLOUR = "#009E73";
 const THUMB_PX = 30;  // at least so wide in the strip
@@ -73,7 +73,7 @@ class Plot {
     for (const tick of niceTicks(x0, x1, 4))
       parts.push(svg("text", { x: X(tick), y: height - MARGIN.bottom + 15, "text-anchor": "middle" }, tickText(tick)));
     parts.push(svg("text", { x: MARGIN.left + inner_width / 2, y: height - 3, "text-anchor": "middle" }, data.x_title));
-    parts.push(svg("text", { x: 4, y: MARGIN.top - 4 }, this.title));
+    parts.push(svg("text", { x: 4, y: MARGIN.top - 11 }, this.title));
     if (y0 < 0 && y1 > 0) parts.push(svg("line", { class: "zero", x1: MARGIN.left, x2: width - MARGIN.right, y1: Y(0), y2: Y(0) }));
     if (current.inner) parts.push(...this.drawOutside(current, X, x0, x1, height));
     curves.forEach((curve, index) => {
