@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import re
 import shutil
 import threading
@@ -143,7 +144,9 @@ class JobQueue:
 
     def _begin(self, kind: str, args: dict[str, Any]) -> JobStatus:
         text = json.dumps([kind, args, time.time_ns()], sort_keys=True)
-        status = JobStatus(id=hashlib.sha256(text.encode()).hexdigest()[:12], kind=kind, args=args)
+        newest = max((status.submitted for status in self.list()), default=0.0)
+        submitted = max(time.time(), math.nextafter(newest, math.inf))  # also where the clock was set back
+        status = JobStatus(id=hashlib.sha256(text.encode()).hexdigest()[:12], kind=kind, args=args, submitted=submitted)
         self._write(status)
         return status
 

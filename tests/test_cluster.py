@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -516,8 +516,45 @@ def test_a_replica_hears_of_a_model_that_came_while_it_tried_its_own(monkeypatch
         await quick.check_health()
         return [set(one.service.library.specs()) & {"slow", "quick"} for one in (slow, quick)]
 
+    assert with_replicas_here(monkeypatch, both_know()) == [{"slow"}, {"slow"}]
+
+
+def test_a_replica_counts_once_it_has_told_a_new_board_what_it_knows(monkeypatch):
+    """A board that is being started does not answer at first: who reports to it must have been heard by then."""
+    from ray.exceptions import RayActorError
+
+    from backend.cluster import replica as module
+    from backend.cluster.board import Board
+
+    async def counted() -> list[tuple[int, int]]:
+        boards, is_starting = [Board()], False
+
+        def handle_of(name: str) -> SimpleNamespace:
+            async def call(*arguments: Any) -> Any:
+                if is_starting and name == "changes_since":
+                    raise RayActorError
+                return await getattr(boards[-1], name)(*arguments)
+
+            return SimpleNamespace(remote=call)
+
+        board = SimpleNamespace(**{name: handle_of(name) for name in ("changes_since", "report", "record", "remind")})
+        replica, seen = module.Replica(torch.get_num_threads(), board), []
+        await replica.add_model(*own_model("kept"))
+        boards.append(Board())
+        for is_starting in (True, False):  # noqa: B007: the board reads it
+            await replica.check_health()
+            seen.append((len(await boards[-1].reports()), len((await boards[-1].changes_since("", 0))[1])))
+        return seen
+
+    assert with_replicas_here(monkeypatch, counted()) == [(0, 0), (1, 1)]
+
+
+def with_replicas_here(monkeypatch: pytest.MonkeyPatch, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do work in which replicas are made in this process, without Ray."""
+    from backend.cluster import replica as module
+
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="one"))
     monkeypatch.setattr(module.serve, "get_replica_context", lambda: context)
     monkeypatch.setattr(module, "local_service", lambda: LocalService(Runtime("cpu")))
     with ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
-        assert pool.submit(asyncio.run, both_know()).result() == [{"slow"}, {"slow"}]
+        return pool.submit(asyncio.run, work).result()

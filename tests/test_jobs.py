@@ -57,6 +57,16 @@ def test_equal_work_is_joined(queue):
     assert queue.submit("count", args) == queue.submit("count", args)
 
 
+def test_the_newest_is_what_was_submitted_last_though_the_clock_was_set_back(queue, monkeypatch):
+    first = queue.submit("count", {"n": 1, "pause": 0.0})
+    for earlier_s in (1, 2, 3):
+        now = time.time() - 60 * earlier_s
+        monkeypatch.setattr("backend.jobs.time.time", lambda now=now: now)
+        second = queue.submit("count", {"n": 1 + earlier_s, "pause": 0.0})
+        assert [status.id for status in queue.list()][:2] == [second, first]
+        first = second
+
+
 def test_a_double_click_is_one_job(queue):
     args, start = {"n": 50, "pause": 0.02}, threading.Barrier(8)
 

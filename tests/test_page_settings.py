@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from streamlit.runtime.state.query_params import QueryParams
 from streamlit.testing.v1 import AppTest
 
 SENTENCE = "size is 'big'"
@@ -72,3 +73,17 @@ def test_who_comes_back_from_another_page_is_not_told_again():
         page.session_state["is_elsewhere"] = is_elsewhere
         page.run()
     assert page.number_input and not said(page)
+
+
+def test_the_second_of_two_quick_changes_is_written_though_the_browser_has_not_heard_of_the_first(monkeypatch):
+    page = AppTest.from_function(draw, default_timeout=60).run()
+    before = dict(page.query_params)
+    page.text_input(key="toy.colour").set_value("blue").run()
+    page.query_params.clear()
+    page.query_params.update(before)  # what the browser says, which blue has not reached yet
+    written = []
+    monkeypatch.setattr(QueryParams, "from_dict", lambda _, query: written.append(query))
+    page.text_input(key="toy.colour").set_value("red").run()
+    assert written == [{"size": "1", "colour": "red"}]
+    page.run()
+    assert len(written) == 1  # nothing changed, nothing is written

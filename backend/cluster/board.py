@@ -37,8 +37,10 @@ class Board:
         """What a replica that has heard `count` changes of this epoch has not heard yet."""
         return self._epoch, self._changes[count if epoch == self._epoch else 0 :]
 
-    async def report(self, replica: str, state: dict[str, Any]) -> None:
-        self._reports[replica] = time.monotonic(), state
+    async def report(self, replica: str, epoch: str, state: dict[str, Any]) -> None:
+        """A replica that has not heard of this board yet does not count: it may have models to remind it of."""
+        if epoch == self._epoch:
+            self._reports[replica] = time.monotonic(), state
 
     async def reports(self) -> list[dict[str, Any]]:
         """The last word of each replica that lives."""

@@ -189,7 +189,7 @@ class Replica:
         await self._hear_of_models()
         state = await asyncio.to_thread(self.state)
         with contextlib.suppress(RayError, TimeoutError):
-            await asyncio.wait_for(self._board.report.remote(self._name, state), BOARD_S)
+            await asyncio.wait_for(self._board.report.remote(self._name, self._epoch, state), BOARD_S)
 
     def state(self) -> dict[str, Any]:
         """Status and rows of the models, as the endpoints of the API have them."""

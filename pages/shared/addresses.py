@@ -7,18 +7,23 @@ import streamlit as st
 from backend.catalog import MethodSpec
 from backend.errors import BadInput
 from backend.limits import LIMITS
-from pages.shared.session import recall
+from pages.shared.session import recall, remember
 
 FIRST_TAB = "How to read this"  # of every page
 Refusals = dict[str, str]  # control -> the sentence that stands beside it
 
 
 def note_address(page: str, query: Mapping[str, str]) -> None:
-    """Write what is set on a page to the address, and its open tab: a reload or a new server finds both again."""
+    """Write what is set on a page to the address, and its open tab: a reload or a new server finds both again.
+
+    The browser says what its address is when it asks for a run. Of two changes in quick succession the second says what
+    stood there before the first one's answer came: what was written last counts as well.
+    """
     tab = recall(tab_key(page), st.query_params.get("tab", FIRST_TAB))  # before the tabs are drawn: the address's
     wanted = dict(query) if tab == FIRST_TAB else {**query, "tab": tab}
-    if st.query_params.to_dict() != wanted:
+    if st.query_params.to_dict() != wanted or recall(f"{page}.address", wanted) != wanted:
         st.query_params.from_dict(wanted)
+    remember(f"{page}.address", wanted)
 
 
 def tab_key(page: str) -> str:
