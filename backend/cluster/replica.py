@@ -157,7 +157,7 @@ class Replica:
                     await asyncio.wait_for(self._board.remind.remote(list(self._added.values())), BOARD_S)
                     await self._hear_once()
             except (RayError, TimeoutError):  # it is being started again: what this replica knows is still good
-                return
+                self._epoch = ""  # and is told to whoever answers next
 
     async def _hear_once(self) -> bool:
         """Returns: whether this board is not the one that this replica knew."""
