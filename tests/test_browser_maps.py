@@ -91,5 +91,29 @@ def test_a_coloured_picture_keeps_its_colours_under_a_map_until_grey_is_chosen(v
     assert colourfulness(visitor, name) < 1 < coloured
     assert "picture=grey" in visitor.url
     visitor.goto(f"{app_url}/path-attribution?example=digit-3&methods=ig")
+    settle(visitor)
+    expect(visitor.locator("figure .message:visible")).to_have_count(0)  # else the failure says what it is
     expect(picture(visitor, "Integrated Gradients")).to_be_visible()
     expect(visitor.locator('[data-name="picture"]')).to_be_hidden()  # a grey picture has no such choice
+
+
+_REFUSE_AT_FIRST = """() => {
+    const decode = HTMLImageElement.prototype.decode;
+    let refusals = 3;
+    HTMLImageElement.prototype.decode = function () {
+        return refusals-- > 0 ? Promise.reject(new DOMException("refused", "EncodingError")) : decode.call(this);
+    };
+}"""
+
+
+@pytest.mark.parametrize(
+    "address, drawn",
+    [
+        ("path-attribution?example=digit-3&methods=ig", "figure canvas.picture"),
+        ("additive-decoder", ".bench .grids canvas"),
+    ],
+)
+def test_a_picture_that_the_busy_browser_refuses_to_decode_is_asked_for_again(visitor, app_url, address, drawn):
+    visitor.add_init_script(f"({_REFUSE_AT_FIRST})()")
+    visitor.goto(f"{app_url}/{address}")
+    expect(visitor.locator(drawn).first).to_be_visible()

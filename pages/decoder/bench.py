@@ -29,7 +29,7 @@ _component = st.components.v2.component(
     "prism_decoder_bench",
     html=(_CLIENT / "bench.html").read_text(),
     css=(_CLIENT / "bench.css").read_text(),
-    js=(_SHARED / "numbers.js").read_text() + (_CLIENT / "bench.js").read_text(),
+    js="".join(path.read_text() for path in (_SHARED / "numbers.js", _SHARED / "pictures.js", _CLIENT / "bench.js")),
 )
 
 

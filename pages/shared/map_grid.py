@@ -37,7 +37,7 @@ _component = st.components.v2.component(
     "prism_map_grid",
     html=(_CLIENT / "map_grid.html").read_text(),
     css=(_CLIENT / "map_grid.css").read_text(),
-    js=(_CLIENT / "numbers.js").read_text() + (_CLIENT / "map_grid.js").read_text(),
+    js="".join((_CLIENT / name).read_text() for name in ("numbers.js", "pictures.js", "map_grid.js")),
 )
 
 

@@ -181,12 +181,7 @@ class Bench {
     const is_same = this.data?.key === data.key;
     const sheets = [data.truth, ...data.panels.map((panel) => panel.sheet), data.scatter?.pictures].filter(Boolean);
     const turn = (this.turn = (this.turn ?? 0) + 1);
-    const images = await Promise.all(sheets.map(async (address) => {
-      const image = new Image();
-      image.src = address;
-      await image.decode();
-      return [address, image];
-    }));
+    const images = await Promise.all(sheets.map(async (address) => [address, await decoded(address)]));
     if (turn !== this.turn) return;  // newer data came meanwhile
     this.sheets = new Map(images);
     this.data = data;

@@ -105,12 +105,7 @@ class MapGrid {
 
   async loadImage(address) {
     if (this.imageAddress === address) return;
-    const picture = new Image();
-    picture.src = address;
-    await picture.decode().catch(() => new Promise((loaded) => {  // refused now and then by a busy browser
-      picture.onload = loaded;
-      picture.src = address;
-    }));
+    const picture = await decoded(address);
     const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
     const context = canvas.getContext("2d");
     context.drawImage(picture, 0, 0);
